@@ -1,0 +1,13 @@
+//! onedrivefs mounts OneDrive and SharePoint document libraries as a local directory.
+//!
+//! The layers, each naming only those below it:
+//!
+//! ```text
+//! cli -> daemon -> fuse -> vfs -> engine -> { content, store, graph -> auth }
+//! all -> model, clock, disk
+//! emulator stands apart
+//! ```
+#![deny(unsafe_code)]
+
+pub mod clock;
+pub mod emulator;
