@@ -11,3 +11,4 @@
 
 pub mod clock;
 pub mod emulator;
+pub mod model;

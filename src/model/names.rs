@@ -1,0 +1,1 @@
+//! Local names and the service's names.
