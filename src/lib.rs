@@ -12,3 +12,4 @@
 pub mod clock;
 pub mod emulator;
 pub mod model;
+pub mod vfs;

@@ -1,0 +1,10 @@
+//! POSIX semantics over store and content: namespace, names, handles, attributes.
+//!
+//! Each method answers without awaiting when everything it needs is on this machine, so that its caller
+//! may poll it once and hand it to a task only when it must wait for the service.
+
+mod error;
+mod types;
+
+pub use error::VfsError;
+pub use types::*;
