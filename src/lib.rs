@@ -10,6 +10,7 @@
 #![deny(unsafe_code)]
 
 pub mod clock;
+pub mod disk;
 pub mod emulator;
 pub mod model;
 pub mod vfs;
