@@ -13,4 +13,5 @@ pub mod clock;
 pub mod disk;
 pub mod emulator;
 pub mod model;
+pub mod store;
 pub mod vfs;

@@ -1,0 +1,378 @@
+//! The durable truth of one drive: nodes, views, tokens, sessions, in one SQLite database.
+//!
+//! Invariants:
+//! - A node is visible exactly where its local view, or else its remote view, puts it; visible names are
+//!   unique in their folder.
+//! - `base` exists exactly when `local` changes an item that existed remotely when the change began.
+//! - All changes go through [`Store::write`]: one transaction, one writer at a time. Readers have
+//!   connections of their own and see whole transactions only.
+//!
+//! It knows nothing of the network, of content and of the kernel.
+
+mod cache;
+mod lock;
+mod rows;
+mod schema;
+mod tx;
+mod types;
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
+
+use crate::model::{ItemId, NodeId};
+
+pub use lock::StateLock;
+pub use tx::{Committed, Tx, canonical};
+pub use types::*;
+
+/// Why the store could not do something.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Another process holds the state directory.
+    #[error("the drive's state is in use by process {pid}")]
+    InUse {
+        /// Who holds it.
+        pid: u32,
+    },
+    /// The database was written by a newer version of this program.
+    #[error("the store has format {found}, this program knows up to {known}")]
+    Newer {
+        /// Format found.
+        found: i64,
+        /// Newest format known.
+        known: i64,
+    },
+    /// The file is a database, but not ours.
+    #[error("the file is not an onedrivefs store")]
+    Foreign,
+    /// The state directory belongs to another drive.
+    #[error("the state directory belongs to drive {found}")]
+    OtherDrive {
+        /// The drive it belongs to.
+        found: String,
+    },
+    /// SQLite or the disk failed.
+    #[error("database: {0}")]
+    Database(#[from] rusqlite::Error),
+    /// A file of the state directory could not be used.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A row that must exist does not: the caller's view is out of date.
+    #[error("node {0} is not in the store")]
+    NoNode(NodeId),
+}
+
+/// How much a commit must survive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// A crash of the program (the log is written, not synced).
+    Process,
+    /// A power cut (the log is synced before the commit returns).
+    Power,
+}
+
+/// The store of one drive. Share it by `Arc`.
+pub struct Store {
+    writer: Mutex<Connection>,
+    readers: Vec<Mutex<Connection>>,
+    next_reader: AtomicU64,
+    sequence: AtomicU64,
+    cache: cache::Cache,
+    path: PathBuf,
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Store").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+const READERS: usize = 4;
+
+impl Store {
+    /// Opens or makes the database `store.sqlite` in `dir`, migrating an older format.
+    ///
+    /// The caller holds the [`StateLock`] of `dir`.
+    pub fn open(dir: &Path) -> Result<Self, StoreError> {
+        let path = dir.join("store.sqlite");
+        let mut writer = Connection::open(&path)?;
+        schema::migrate(&mut writer)?;
+        prepare(&writer)?;
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let readers = (0..READERS)
+            .map(|_| {
+                let reader = Connection::open_with_flags(&path, flags)?;
+                prepare(&reader)?;
+                reader.pragma_update(None, "query_only", true)?;
+                Ok(Mutex::new(reader))
+            })
+            .collect::<Result<_, StoreError>>()?;
+        let sequence = writer
+            .query_row("SELECT value FROM meta WHERE key = 'sequence'", [], |row| row.get::<_, String>(0))
+            .optional()?
+            .and_then(|text| text.parse().ok())
+            .unwrap_or(1);
+        let store = Self {
+            writer: Mutex::new(writer),
+            readers,
+            next_reader: AtomicU64::new(0),
+            sequence: AtomicU64::new(sequence),
+            cache: cache::Cache::new(),
+            path,
+        };
+        store.write(Durability::Process, |tx| tx.ensure_root())?;
+        Ok(store)
+    }
+
+    /// Runs `change` in one transaction; an error rolls all of it back.
+    ///
+    /// On success the caches above forget what it touched, and the caller gets the visible changes.
+    pub fn write<T>(
+        &self,
+        durability: Durability,
+        change: impl FnOnce(&mut Tx<'_>) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        self.write_changes(durability, change).map(|committed| committed.value)
+    }
+
+    /// As [`Store::write`], and tells what changed in the visible tree.
+    pub fn write_changes<T, E: From<StoreError>>(
+        &self,
+        durability: Durability,
+        change: impl FnOnce(&mut Tx<'_>) -> Result<T, E>,
+    ) -> Result<Committed<T>, E> {
+        let mut writer = lock(&self.writer);
+        let level = if durability == Durability::Power { "FULL" } else { "NORMAL" };
+        writer.pragma_update(None, "synchronous", level).map_err(StoreError::from)?;
+        let transaction = writer
+            .transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)
+            .map_err(StoreError::from)?;
+        let mut tx = Tx::new(transaction, self.sequence.load(Ordering::Acquire));
+        let value = change(&mut tx)?;
+        let done = tx.commit()?;
+        self.sequence.store(done.sequence, Ordering::Release);
+        self.cache.committed(done.coarse, &done.touched, &done.changes);
+        Ok(Committed { value, changes: done.changes })
+    }
+
+    /// The local sequence number: grows with every change; a request notes it when it is sent.
+    pub fn sequence(&self) -> u64 {
+        self.sequence.load(Ordering::Acquire)
+    }
+
+    /// The node, if its row exists.
+    pub fn node(&self, id: NodeId) -> Result<Option<Arc<Node>>, StoreError> {
+        let generation = match self.cache.node(id) {
+            Ok(node) => return Ok(Some(node)),
+            Err(generation) => generation,
+        };
+        let found = self.reader(|db| {
+            db.prepare_cached(&format!("{} WHERE n.id = ?1", rows::NODE))?
+                .query_row([id.0], rows::node)
+                .optional()
+        })?;
+        let Some(node) = found.map(Arc::new) else { return Ok(None) };
+        self.cache.fill_node(generation, &node);
+        Ok(Some(node))
+    }
+
+    /// The visible child of exactly this name.
+    pub fn child(&self, parent: NodeId, name: &str) -> Result<Option<Arc<Node>>, StoreError> {
+        let id = match self.cache.name(parent, name) {
+            Ok(id) => id,
+            Err(generation) => {
+                let id = self.reader(|db| tx::child_id(db, parent, name))?;
+                self.cache.fill_name(generation, parent, name, id);
+                id
+            }
+        };
+        id.map_or(Ok(None), |id| self.node(id))
+    }
+
+    /// Visible children with a row above `after`, in row order, at most `limit`.
+    pub fn children_after(
+        &self,
+        parent: NodeId,
+        after: NodeId,
+        limit: usize,
+    ) -> Result<Vec<Arc<Node>>, StoreError> {
+        let generation = self.cache.generation();
+        let nodes = self.reader(|db| {
+            db.prepare_cached(&format!(
+                "{} WHERE n.parent = ?1 AND n.id > ?2 ORDER BY n.id LIMIT ?3",
+                rows::NODE
+            ))?
+            .query_map(params![parent.0, after.0, limit as i64], rows::node)?
+            .collect::<rusqlite::Result<Vec<_>>>()
+        })?;
+        let nodes: Vec<Arc<Node>> = nodes.into_iter().map(Arc::new).collect();
+        nodes.iter().for_each(|node| self.cache.fill_node(generation, node));
+        Ok(nodes)
+    }
+
+    /// The node that holds this item.
+    pub fn by_item(&self, item: &ItemId) -> Result<Option<Arc<Node>>, StoreError> {
+        let id = self.reader(|db| tx::item_id(db, item))?;
+        id.map_or(Ok(None), |id| self.node(id))
+    }
+
+    /// Every node with something unsent, unlinked or local-only, in row order.
+    pub fn dirty(&self) -> Result<Vec<Node>, StoreError> {
+        self.reader(|db| {
+            db.prepare_cached(&format!("{} WHERE l.id IS NOT NULL ORDER BY n.id", rows::NODE))?
+                .query_map([], rows::node)?
+                .collect()
+        })
+    }
+
+    /// Counts of dirty, parked and local-only nodes.
+    pub fn dirty_counts(&self) -> Result<DirtyCounts, StoreError> {
+        self.reader(|db| {
+            db.query_row(
+                "SELECT count(*) FILTER (WHERE local_only = 0),
+                        count(*) FILTER (WHERE park_kind IS NOT NULL),
+                        count(*) FILTER (WHERE local_only = 1 AND deleted = 0) FROM local",
+                [],
+                |row| {
+                    let count = |column| row.get::<_, i64>(column).map(|count| count as u64);
+                    Ok(DirtyCounts { pending: count(0)?, parked: count(1)?, local_only: count(2)? })
+                },
+            )
+        })
+    }
+
+    /// Nodes that are described (not stubs).
+    pub fn count(&self) -> Result<u64, StoreError> {
+        self.reader(|db| {
+            db.query_row("SELECT count(*) FROM nodes WHERE parent IS NOT NULL", [], |row| {
+                row.get::<_, i64>(0)
+            })
+        })
+        .map(|count| count as u64)
+    }
+
+    /// A setting of the store.
+    pub fn meta(&self, key: &str) -> Result<Option<String>, StoreError> {
+        self.reader(|db| tx::meta(db, key))
+    }
+
+    /// The recorded attempts.
+    pub fn attempts(&self) -> Result<Vec<Attempt>, StoreError> {
+        self.reader(tx::attempts)
+    }
+
+    /// The upload session of this staged content.
+    pub fn session(&self, content: u64) -> Result<Option<SessionRow>, StoreError> {
+        self.reader(|db| tx::session(db, content))
+    }
+
+    /// The extended attribute's value.
+    pub fn xattr(&self, id: NodeId, name: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        self.reader(|db| {
+            db.prepare_cached("SELECT value FROM xattrs WHERE id = ?1 AND name = ?2")?
+                .query_row(params![id.0, name], |row| row.get(0))
+                .optional()
+        })
+    }
+
+    /// Names of the extended attributes.
+    pub fn xattr_names(&self, id: NodeId) -> Result<Vec<Vec<u8>>, StoreError> {
+        self.reader(|db| {
+            db.prepare_cached("SELECT name FROM xattrs WHERE id = ?1 ORDER BY name")?
+                .query_map([id.0], |row| row.get(0))?
+                .collect()
+        })
+    }
+
+    /// The newest notices, newest first.
+    pub fn notices(&self, limit: usize) -> Result<Vec<Notice>, StoreError> {
+        self.reader(|db| {
+            db.prepare_cached("SELECT at, path, text FROM notices ORDER BY id DESC LIMIT ?1")?
+                .query_map([limit as i64], |row| {
+                    Ok(Notice {
+                        at: crate::model::Timestamp(row.get(0)?),
+                        path: row.get(1)?,
+                        text: row.get(2)?,
+                    })
+                })?
+                .collect()
+        })
+    }
+
+    /// The path of a node below the drive's root (`a/b`), for messages; parts that are not visible are
+    /// shown by their last known names.
+    pub fn path_of(&self, id: NodeId) -> Result<String, StoreError> {
+        let mut parts = Vec::new();
+        let mut at = id;
+        while at != NodeId::ROOT && parts.len() < 512 {
+            let Some(node) = self.node(at)? else { break };
+            let (parent, name) = match (&node.place, &node.local, node.content_view()) {
+                (Some(place), _, _) => (Some(place.parent), place.name.clone()),
+                (None, Some(local), _) => (Some(local.parent), local.name.clone()),
+                (None, None, Some(view)) => (view.parent, view.name.clone()),
+                (None, None, None) => (None, format!("node {at}")),
+            };
+            parts.push(name);
+            let Some(parent) = parent else { break };
+            at = parent;
+        }
+        parts.reverse();
+        Ok(parts.join("/"))
+    }
+
+    /// Moves the log into the database; called from its own thread, now and then and before exit.
+    pub fn checkpoint(&self) -> Result<(), StoreError> {
+        let writer = lock(&self.writer);
+        writer.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))?;
+        Ok(())
+    }
+
+    fn reader<T>(&self, query: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, StoreError> {
+        let first = self.next_reader.fetch_add(1, Ordering::Relaxed) as usize;
+        for offset in 0..self.readers.len() {
+            if let Ok(reader) = self.readers[(first + offset) % self.readers.len()].try_lock() {
+                return Ok(query(&reader)?);
+            }
+        }
+        let reader = lock(&self.readers[first % self.readers.len()]);
+        Ok(query(&reader)?)
+    }
+}
+
+/// Counts for `status`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DirtyCounts {
+    /// Changes not on the service.
+    pub pending: u64,
+    /// Of these, parked.
+    pub parked: u64,
+    /// Files that live only here by their nature.
+    pub local_only: u64,
+}
+
+// A panic while a connection was locked rolled its transaction back (Drop), so the connection is sound.
+fn lock(connection: &Mutex<Connection>) -> MutexGuard<'_, Connection> {
+    connection.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn prepare(connection: &Connection) -> Result<(), StoreError> {
+    connection.busy_timeout(Duration::from_secs(10))?;
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    connection.pragma_update(None, "synchronous", "NORMAL")?;
+    connection.pragma_update(None, "cache_size", -8192)?;
+    connection.pragma_update(None, "temp_store", "MEMORY")?;
+    connection.set_prepared_statement_cache_capacity(64);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

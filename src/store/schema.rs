@@ -1,0 +1,92 @@
+//! The database's tables, their versions, and how an older one becomes the present one.
+
+use rusqlite::Connection;
+
+use super::StoreError;
+
+/// "ODFS": marks the file as ours (`PRAGMA application_id`).
+const APPLICATION_ID: i32 = 0x4f44_4653;
+
+/// Each step brings the database from version `index` to `index + 1`; steps are never edited once released.
+const MIGRATIONS: &[&str] = &[V1];
+
+const V1: &str = "
+CREATE TABLE meta(key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+
+-- One row a node. parent/name/fold: the visible tree (local over remote); parent NULL: not visible.
+-- want: the name a node would have but for a visible collision. r_*: the remote view; item NULL: none.
+CREATE TABLE nodes(
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  kind INTEGER NOT NULL,
+  parent INTEGER, name TEXT, fold TEXT, want TEXT,
+  item TEXT, r_parent INTEGER, r_name TEXT, r_size INTEGER, r_mtime INTEGER, r_btime INTEGER,
+  r_etag TEXT, r_ctag TEXT, r_quick BLOB, r_sha1 BLOB, r_sha256 BLOB, r_flags INTEGER NOT NULL DEFAULT 0,
+  web_url TEXT,
+  own_seq INTEGER NOT NULL DEFAULT 0, own_time INTEGER NOT NULL DEFAULT 0,
+  shown_mtime INTEGER, listed INTEGER NOT NULL DEFAULT 0, mark INTEGER NOT NULL DEFAULT 0
+);
+CREATE UNIQUE INDEX nodes_item ON nodes(item) WHERE item IS NOT NULL;
+CREATE INDEX nodes_order ON nodes(parent) WHERE parent IS NOT NULL;
+CREATE INDEX nodes_name ON nodes(parent, fold) WHERE parent IS NOT NULL;
+CREATE INDEX nodes_want ON nodes(parent, want) WHERE want IS NOT NULL;
+
+-- What the user sees where that differs from remote: exactly the nodes with something unsent or unlinked.
+CREATE TABLE local(
+  id INTEGER PRIMARY KEY REFERENCES nodes(id),
+  parent INTEGER NOT NULL, name TEXT NOT NULL, deleted INTEGER NOT NULL DEFAULT 0,
+  content INTEGER, size INTEGER NOT NULL DEFAULT 0, mtime INTEGER NOT NULL, mtime_set INTEGER NOT NULL DEFAULT 0,
+  sealed_size INTEGER, sealed_blake3 BLOB, sealed_quick BLOB,
+  changed_at INTEGER NOT NULL, changed_seq INTEGER NOT NULL,
+  park_kind TEXT, park_detail TEXT, tries INTEGER NOT NULL DEFAULT 0, retry_at INTEGER NOT NULL DEFAULT 0,
+  local_only INTEGER NOT NULL DEFAULT 0
+);
+
+-- The remote view that an unsent change started from.
+CREATE TABLE base(
+  id INTEGER PRIMARY KEY REFERENCES nodes(id),
+  item TEXT NOT NULL, r_parent INTEGER, r_name TEXT NOT NULL, r_size INTEGER, r_mtime INTEGER, r_btime INTEGER,
+  r_etag TEXT, r_ctag TEXT, r_quick BLOB, r_sha1 BLOB, r_sha256 BLOB, r_flags INTEGER NOT NULL DEFAULT 0
+);
+
+CREATE TABLE attempts(
+  node INTEGER PRIMARY KEY, op TEXT NOT NULL, content INTEGER, sent_seq INTEGER NOT NULL,
+  started_at INTEGER NOT NULL, unknown INTEGER NOT NULL DEFAULT 0
+);
+CREATE TABLE sessions(
+  content INTEGER PRIMARY KEY, node INTEGER NOT NULL, url TEXT NOT NULL, offset INTEGER NOT NULL,
+  total INTEGER NOT NULL, expires INTEGER, created_at INTEGER NOT NULL, target TEXT NOT NULL, mtime_applied INTEGER NOT NULL
+);
+
+CREATE TABLE attrs(id INTEGER PRIMARY KEY, mode INTEGER, uid INTEGER, gid INTEGER, target BLOB);
+CREATE TABLE xattrs(id INTEGER NOT NULL, name BLOB NOT NULL, value BLOB NOT NULL, PRIMARY KEY(id, name)) WITHOUT ROWID;
+
+-- A delta round that is not complete yet.
+CREATE TABLE round(seq INTEGER PRIMARY KEY AUTOINCREMENT, item TEXT NOT NULL);
+-- Own deletes, until a round that began after them has ended.
+CREATE TABLE tombstones(item TEXT PRIMARY KEY, own_seq INTEGER NOT NULL) WITHOUT ROWID;
+-- What the user should be told once.
+CREATE TABLE notices(id INTEGER PRIMARY KEY AUTOINCREMENT, at INTEGER NOT NULL, path TEXT NOT NULL, text TEXT NOT NULL);
+";
+
+/// Brings a fresh or older database to the present version; refuses a newer or foreign one.
+pub(super) fn migrate(connection: &mut Connection) -> Result<(), StoreError> {
+    let application: i32 = connection.query_row("PRAGMA application_id", [], |row| row.get(0))?;
+    let version: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+    if application != APPLICATION_ID && (tables > 0 || application != 0) {
+        return Err(StoreError::Foreign);
+    }
+    let known = MIGRATIONS.len() as i64;
+    if version > known {
+        return Err(StoreError::Newer { found: version, known });
+    }
+    let start = usize::try_from(version).map_err(|_| StoreError::Foreign)?;
+    for (index, step) in MIGRATIONS.iter().enumerate().skip(start) {
+        let tx = connection.transaction()?;
+        tx.execute_batch(step)?;
+        tx.pragma_update(None, "application_id", APPLICATION_ID)?;
+        tx.pragma_update(None, "user_version", index as i64 + 1)?;
+        tx.commit()?;
+    }
+    Ok(())
+}

@@ -1,0 +1,207 @@
+use super::*;
+use crate::model::{ContentVersion, ETag, Timestamp};
+
+fn store() -> (tempfile::TempDir, Store) {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    (dir, store)
+}
+
+fn view(item: &str, parent: NodeId, name: &str) -> RemoteView {
+    RemoteView {
+        item: ItemId::new(item),
+        parent: Some(parent),
+        name: name.into(),
+        version: ContentVersion { etag: Some(ETag::new("e1")), size: Some(5), ..ContentVersion::default() },
+        mtime: Some(Timestamp(7)),
+        btime: None,
+        malware: false,
+    }
+}
+
+fn local(parent: NodeId, name: &str) -> LocalView {
+    LocalView {
+        parent,
+        name: name.into(),
+        deleted: false,
+        content: None,
+        size: 0,
+        mtime: Timestamp(9),
+        mtime_set: false,
+        seal: None,
+        changed_at: Timestamp(9),
+        changed_seq: 1,
+        parked: None,
+        tries: 0,
+        retry_at: Timestamp(0),
+        local_only: false,
+    }
+}
+
+fn file(tx: &mut Tx<'_>, item: &str, parent: NodeId, name: &str) -> Result<NodeId, StoreError> {
+    let id = tx.insert(NodeKind::File)?;
+    tx.set_remote(id, Some(&view(item, parent, name)))?;
+    Ok(id)
+}
+
+#[test]
+fn views_survive_a_reopen_exactly() {
+    let (dir, store) = store();
+    let id = store
+        .write(Durability::Power, |tx| {
+            let id = file(tx, "I1", NodeId::ROOT, "a.txt")?;
+            let mut base = view("I1", NodeId::ROOT, "a.txt");
+            base.version.hashes.quick_xor = Some([3; 20]);
+            tx.set_base(id, Some(&base))?;
+            let seal = Some(Seal { size: 4, blake3: [1; 32], quick_xor: [2; 20] });
+            let parked = Some(Parked { kind: ParkKind::Quota, detail: "full".into() });
+            tx.set_local(
+                id,
+                Some(&LocalView { content: Some(3), seal, parked, ..local(NodeId::ROOT, "b.txt") }),
+            )?;
+            Ok(id)
+        })
+        .unwrap();
+    let before = store.node(id).unwrap().unwrap();
+    drop(store);
+    let again = Store::open(dir.path()).unwrap();
+    assert_eq!(again.node(id).unwrap().unwrap(), before);
+    assert_eq!(again.child(NodeId::ROOT, "b.txt").unwrap().unwrap().id, id);
+    assert!(again.child(NodeId::ROOT, "a.txt").unwrap().is_none());
+    assert_eq!(before.base.as_ref().unwrap().version.hashes.quick_xor, Some([3; 20]));
+}
+
+#[test]
+fn the_visible_place_is_local_over_remote_and_nowhere_when_deleted() {
+    let (_dir, store) = store();
+    let id = store.write(Durability::Process, |tx| file(tx, "I1", NodeId::ROOT, "a")).unwrap();
+    assert!(store.child(NodeId::ROOT, "a").unwrap().is_some());
+    store.write(Durability::Process, |tx| tx.set_local(id, Some(&local(NodeId::ROOT, "b")))).unwrap();
+    assert!(store.child(NodeId::ROOT, "a").unwrap().is_none());
+    assert!(store.child(NodeId::ROOT, "b").unwrap().is_some());
+    store
+        .write(Durability::Process, |tx| {
+            tx.set_local(id, Some(&LocalView { deleted: true, ..local(NodeId::ROOT, "b") }))
+        })
+        .unwrap();
+    assert!(store.child(NodeId::ROOT, "b").unwrap().is_none());
+    store.write(Durability::Process, |tx| tx.set_local(id, None)).unwrap();
+    assert!(store.child(NodeId::ROOT, "a").unwrap().is_some());
+}
+
+#[test]
+fn a_visible_collision_is_shown_with_a_suffix_that_goes_when_the_name_is_free() {
+    let (_dir, store) = store();
+    let (first, second) = store
+        .write(Durability::Process, |tx| {
+            Ok((file(tx, "I1", NodeId::ROOT, "a")?, file(tx, "I2", NodeId::ROOT, "a")?))
+        })
+        .unwrap();
+    assert_eq!(store.child(NodeId::ROOT, "a").unwrap().unwrap().id, first);
+    let shown = store.node(second).unwrap().unwrap().place.clone().unwrap();
+    assert_ne!(shown.name, "a");
+    let done = store
+        .write_changes(Durability::Process, |tx| tx.set_remote(first, Some(&view("I1", NodeId::ROOT, "z"))))
+        .unwrap();
+    assert_eq!(store.child(NodeId::ROOT, "a").unwrap().unwrap().id, second);
+    for name in ["a", "z", shown.name.as_str()] {
+        let change = Change::Entry { parent: NodeId::ROOT, name: name.into() };
+        assert!(done.changes.contains(&change), "{name}");
+    }
+}
+
+#[test]
+fn a_failed_transaction_changes_nothing_and_the_cache_does_not_remember_it() {
+    let (_dir, store) = store();
+    let before = store.sequence();
+    let failed: Result<(), _> = store.write(Durability::Process, |tx| {
+        tx.next_sequence();
+        file(tx, "I1", NodeId::ROOT, "a")?;
+        Err(StoreError::Foreign)
+    });
+    assert!(failed.is_err());
+    assert!(store.child(NodeId::ROOT, "a").unwrap().is_none());
+    assert_eq!(store.sequence(), before);
+}
+
+#[test]
+fn an_item_named_as_parent_before_it_was_described_is_a_stub_that_shows_its_children_later() {
+    let (_dir, store) = store();
+    let (folder, child) = store
+        .write(Durability::Process, |tx| {
+            let folder = tx.node_of_item(&ItemId::new("F"))?;
+            Ok((folder, file(tx, "I1", folder, "a")?))
+        })
+        .unwrap();
+    assert!(store.node(folder).unwrap().unwrap().place.is_none());
+    store
+        .write(Durability::Process, |tx| {
+            tx.set_kind(folder, NodeKind::Folder)?;
+            tx.set_remote(folder, Some(&view("F", NodeId::ROOT, "dir")))
+        })
+        .unwrap();
+    assert_eq!(store.child(folder, "a").unwrap().unwrap().id, child);
+    assert_eq!(store.path_of(child).unwrap(), "dir/a");
+}
+
+#[test]
+fn row_ids_are_never_reused() {
+    let (_dir, store) = store();
+    let first = store.write(Durability::Process, |tx| file(tx, "I1", NodeId::ROOT, "a")).unwrap();
+    store.write(Durability::Process, |tx| tx.remove(first)).unwrap();
+    let second = store.write(Durability::Process, |tx| file(tx, "I2", NodeId::ROOT, "b")).unwrap();
+    assert!(second > first);
+    assert!(store.node(first).unwrap().is_none());
+}
+
+#[test]
+fn a_newer_or_foreign_database_is_refused_and_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(Store::open(dir.path()).unwrap());
+    let path = dir.path().join("store.sqlite");
+    Connection::open(&path).unwrap().pragma_update(None, "user_version", 99).unwrap();
+    assert!(matches!(Store::open(dir.path()), Err(StoreError::Newer { found: 99, .. })));
+    let other = tempfile::tempdir().unwrap();
+    let foreign = other.path().join("store.sqlite");
+    Connection::open(&foreign).unwrap().execute_batch("CREATE TABLE theirs(x)").unwrap();
+    assert!(matches!(Store::open(other.path()), Err(StoreError::Foreign)));
+    let garbage = tempfile::tempdir().unwrap();
+    std::fs::write(garbage.path().join("store.sqlite"), [7u8; 8192]).unwrap();
+    assert!(matches!(Store::open(garbage.path()), Err(StoreError::Database(_))));
+}
+
+#[test]
+fn a_second_holder_of_the_state_is_refused_with_the_first_ones_process() {
+    let dir = tempfile::tempdir().unwrap();
+    let held = StateLock::take(dir.path()).unwrap();
+    match StateLock::take(dir.path()) {
+        Err(StoreError::InUse { pid }) => assert_eq!(pid, std::process::id()),
+        other => panic!("{other:?}"),
+    }
+    drop(held);
+    StateLock::take(dir.path()).unwrap();
+}
+
+#[test]
+fn pages_of_a_listing_miss_and_repeat_nothing_while_names_change() {
+    let (_dir, store) = store();
+    let ids = store
+        .write(Durability::Process, |tx| {
+            (0..50)
+                .map(|n| file(tx, &format!("I{n}"), NodeId::ROOT, &format!("f{n}")))
+                .collect::<Result<Vec<_>, _>>()
+        })
+        .unwrap();
+    let first = store.children_after(NodeId::ROOT, NodeId(0), 20).unwrap();
+    store
+        .write(Durability::Process, |tx| {
+            tx.remove(ids[3])?;
+            tx.set_remote(ids[30], Some(&view("I30", NodeId::ROOT, "renamed")))?;
+            file(tx, "new", NodeId::ROOT, "new")
+        })
+        .unwrap();
+    let rest = store.children_after(NodeId::ROOT, first.last().unwrap().id, 1000).unwrap();
+    let seen: Vec<NodeId> = first.iter().chain(&rest).map(|node| node.id).collect();
+    assert_eq!(seen.len(), 51);
+    assert!(ids.iter().all(|id| seen.contains(id)));
+}

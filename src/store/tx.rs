@@ -1,0 +1,776 @@
+//! One transaction: reads its own writes, keeps the visible tree right, remembers what it touched.
+
+use std::collections::BTreeSet;
+
+use rusqlite::{Connection, OptionalExtension, Transaction, params};
+
+use super::StoreError;
+use super::rows::{self, FLAG_MALWARE};
+use super::types::{Attempt, Change, LocalView, Node, NodeKind, Place, RemoteView, SessionRow};
+use crate::model::names;
+use crate::model::{ItemId, NodeId, Timestamp};
+
+/// Beyond this many touched nodes the caches above forget everything instead of each one.
+const COARSE: usize = 20_000;
+
+/// An open transaction of [`super::Store::write`].
+pub struct Tx<'a> {
+    db: Transaction<'a>,
+    sequence: u64,
+    touched: BTreeSet<NodeId>,
+    changes: BTreeSet<Change>,
+}
+
+/// What a transaction returned, and what it changed in the visible tree.
+#[derive(Debug)]
+pub struct Committed<T> {
+    /// The closure's value.
+    pub value: T,
+    /// Visible changes, in order, each once.
+    pub changes: Vec<Change>,
+}
+
+pub(super) struct Done {
+    pub sequence: u64,
+    pub coarse: bool,
+    pub touched: BTreeSet<NodeId>,
+    pub changes: Vec<Change>,
+}
+
+impl<'a> Tx<'a> {
+    pub(super) fn new(db: Transaction<'a>, sequence: u64) -> Self {
+        Self { db, sequence, touched: BTreeSet::new(), changes: BTreeSet::new() }
+    }
+
+    pub(super) fn commit(self) -> Result<Done, StoreError> {
+        self.db
+            .prepare_cached("INSERT OR REPLACE INTO meta(key, value) VALUES('sequence', ?1)")?
+            .execute([self.sequence.to_string()])?;
+        self.db.commit()?;
+        let coarse = self.touched.len() > COARSE;
+        Ok(Done {
+            sequence: self.sequence,
+            coarse,
+            touched: self.touched,
+            changes: self.changes.into_iter().collect(),
+        })
+    }
+
+    pub(super) fn ensure_root(&mut self) -> Result<(), StoreError> {
+        self.db.execute(
+            "INSERT OR IGNORE INTO nodes(id, kind) VALUES(?1, ?2)",
+            params![NodeId::ROOT.0, NodeKind::Folder.to_sql()],
+        )?;
+        Ok(())
+    }
+
+    /// The next local sequence number: one for each local change and each sent request.
+    pub fn next_sequence(&mut self) -> u64 {
+        self.sequence += 1;
+        self.sequence
+    }
+
+    /// The local sequence number as it is.
+    pub fn sequence(&self) -> u64 {
+        self.sequence
+    }
+
+    // ---- reading ----
+
+    /// The node, if its row exists.
+    pub fn find(&self, id: NodeId) -> Result<Option<Node>, StoreError> {
+        Ok(self
+            .db
+            .prepare_cached(&format!("{} WHERE n.id = ?1", rows::NODE))?
+            .query_row([id.0], rows::node)
+            .optional()?)
+    }
+
+    /// The node; [`StoreError::NoNode`] if its row is gone.
+    pub fn node(&self, id: NodeId) -> Result<Node, StoreError> {
+        self.find(id)?.ok_or(StoreError::NoNode(id))
+    }
+
+    /// The visible child of exactly this name.
+    pub fn child(&self, parent: NodeId, name: &str) -> Result<Option<Node>, StoreError> {
+        child_id(&self.db, parent, name)?.map_or(Ok(None), |id| self.find(id))
+    }
+
+    /// A visible sibling whose name is this one, or differs from it only as the service folds, other than `but`.
+    pub fn clash(&self, parent: NodeId, name: &str, but: Option<NodeId>) -> Result<Option<Node>, StoreError> {
+        let id: Option<i64> = self
+            .db
+            .prepare_cached(
+                "SELECT id FROM nodes WHERE parent = ?1 AND fold = ?2 AND id <> ?3 ORDER BY id LIMIT 1",
+            )?
+            .query_row(params![parent.0, names::fold(name), but.map_or(0, |id| id.0)], |row| row.get(0))
+            .optional()?;
+        id.map_or(Ok(None), |id| self.find(NodeId(id)))
+    }
+
+    /// Ids of the visible children.
+    pub fn children(&self, parent: NodeId) -> Result<Vec<NodeId>, StoreError> {
+        Ok(self
+            .db
+            .prepare_cached("SELECT id FROM nodes WHERE parent = ?1 ORDER BY id")?
+            .query_map([parent.0], |row| row.get(0).map(NodeId))?
+            .collect::<rusqlite::Result<_>>()?)
+    }
+
+    /// Whether a visible child exists.
+    pub fn has_children(&self, parent: NodeId) -> Result<bool, StoreError> {
+        Ok(self
+            .db
+            .prepare_cached("SELECT EXISTS(SELECT 1 FROM nodes WHERE parent = ?1)")?
+            .query_row([parent.0], |row| row.get(0))?)
+    }
+
+    /// The node that holds this item.
+    pub fn by_item(&self, item: &ItemId) -> Result<Option<Node>, StoreError> {
+        item_id(&self.db, item)?.map_or(Ok(None), |id| self.find(id))
+    }
+
+    /// Dirty nodes whose remote view lies in `parent`, whatever their visible place.
+    pub fn dirty_remote_children(&self, parent: NodeId) -> Result<Vec<Node>, StoreError> {
+        Ok(self
+            .db
+            .prepare_cached(&format!(
+                "{} WHERE l.id IS NOT NULL AND n.r_parent = ?1 ORDER BY n.id",
+                rows::NODE
+            ))?
+            .query_map([parent.0], rows::node)?
+            .collect::<rusqlite::Result<_>>()?)
+    }
+
+    /// Every node with a local view.
+    pub fn dirty(&self) -> Result<Vec<Node>, StoreError> {
+        Ok(self
+            .db
+            .prepare_cached(&format!("{} WHERE l.id IS NOT NULL ORDER BY n.id", rows::NODE))?
+            .query_map([], rows::node)?
+            .collect::<rusqlite::Result<_>>()?)
+    }
+
+    /// Whether `ancestor` is `id` or lies above it in the visible tree.
+    pub fn is_below(&self, id: NodeId, ancestor: NodeId) -> Result<bool, StoreError> {
+        let mut at = id;
+        for _ in 0..4096 {
+            if at == ancestor {
+                return Ok(true);
+            }
+            let parent: Option<Option<i64>> = self
+                .db
+                .prepare_cached("SELECT parent FROM nodes WHERE id = ?1")?
+                .query_row([at.0], |row| row.get(0))
+                .optional()?;
+            let Some(Some(parent)) = parent else { return Ok(false) };
+            at = NodeId(parent);
+        }
+        Ok(false)
+    }
+
+    // ---- nodes ----
+
+    /// A new row, visible nowhere yet.
+    pub fn insert(&mut self, kind: NodeKind) -> Result<NodeId, StoreError> {
+        self.db.prepare_cached("INSERT INTO nodes(kind) VALUES(?1)")?.execute([kind.to_sql()])?;
+        let id = NodeId(self.db.last_insert_rowid());
+        self.touched.insert(id);
+        Ok(id)
+    }
+
+    /// The node of `item`, a stub if it was never described.
+    pub fn node_of_item(&mut self, item: &ItemId) -> Result<NodeId, StoreError> {
+        if let Some(id) = item_id(&self.db, item)? {
+            return Ok(id);
+        }
+        self.db
+            .prepare_cached("INSERT INTO nodes(kind, item) VALUES(?1, ?2)")?
+            .execute(params![NodeKind::Stub.to_sql(), item.as_str()])?;
+        let id = NodeId(self.db.last_insert_rowid());
+        self.touched.insert(id);
+        Ok(id)
+    }
+
+    /// Changes what the node is.
+    pub fn set_kind(&mut self, id: NodeId, kind: NodeKind) -> Result<(), StoreError> {
+        self.db
+            .prepare_cached("UPDATE nodes SET kind = ?2 WHERE id = ?1")?
+            .execute(params![id.0, kind.to_sql()])?;
+        self.changed(id, false);
+        Ok(())
+    }
+
+    /// Replaces the remote view. `None`: no such item on the service.
+    pub fn set_remote(&mut self, id: NodeId, view: Option<&RemoteView>) -> Result<(), StoreError> {
+        match view {
+            Some(view) => {
+                let (version, hashes) = (&view.version, &view.version.hashes);
+                self.db
+                    .prepare_cached(
+                        "UPDATE nodes SET item = ?2, r_parent = ?3, r_name = ?4, r_size = ?5, r_mtime = ?6,
+                         r_btime = ?7, r_etag = ?8, r_ctag = ?9, r_quick = ?10, r_sha1 = ?11, r_sha256 = ?12,
+                         r_flags = ?13 WHERE id = ?1",
+                    )?
+                    .execute(params![
+                        id.0,
+                        view.item.as_str(),
+                        view.parent.map(|parent| parent.0),
+                        view.name,
+                        version.size.map(|size| size as i64),
+                        view.mtime.map(|time| time.0),
+                        view.btime.map(|time| time.0),
+                        version.etag.as_ref().map(|tag| tag.as_str()),
+                        version.ctag.as_ref().map(|tag| tag.as_str()),
+                        hashes.quick_xor.as_ref().map(|hash| hash.as_slice()),
+                        hashes.sha1.as_ref().map(|hash| hash.as_slice()),
+                        hashes.sha256.as_ref().map(|hash| hash.as_slice()),
+                        if view.malware { FLAG_MALWARE } else { 0 },
+                    ])?;
+            }
+            None => {
+                self.db
+                    .prepare_cached(
+                        "UPDATE nodes SET item = NULL, r_parent = NULL, r_name = NULL, r_size = NULL,
+                         r_mtime = NULL, r_btime = NULL, r_etag = NULL, r_ctag = NULL, r_quick = NULL,
+                         r_sha1 = NULL, r_sha256 = NULL, r_flags = 0 WHERE id = ?1",
+                    )?
+                    .execute([id.0])?;
+            }
+        }
+        self.changed(id, false);
+        self.place(id)
+    }
+
+    /// Replaces the base view.
+    pub fn set_base(&mut self, id: NodeId, view: Option<&RemoteView>) -> Result<(), StoreError> {
+        let Some(view) = view else {
+            self.db.prepare_cached("DELETE FROM base WHERE id = ?1")?.execute([id.0])?;
+            self.touched.insert(id);
+            return Ok(());
+        };
+        let (version, hashes) = (&view.version, &view.version.hashes);
+        self.db
+            .prepare_cached(
+                "INSERT OR REPLACE INTO base(id, item, r_parent, r_name, r_size, r_mtime, r_btime, r_etag, r_ctag,
+                 r_quick, r_sha1, r_sha256, r_flags) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
+            )?
+            .execute(params![
+                id.0,
+                view.item.as_str(),
+                view.parent.map(|parent| parent.0),
+                view.name,
+                version.size.map(|size| size as i64),
+                view.mtime.map(|time| time.0),
+                view.btime.map(|time| time.0),
+                version.etag.as_ref().map(|tag| tag.as_str()),
+                version.ctag.as_ref().map(|tag| tag.as_str()),
+                hashes.quick_xor.as_ref().map(|hash| hash.as_slice()),
+                hashes.sha1.as_ref().map(|hash| hash.as_slice()),
+                hashes.sha256.as_ref().map(|hash| hash.as_slice()),
+                if view.malware { FLAG_MALWARE } else { 0 },
+            ])?;
+        self.touched.insert(id);
+        Ok(())
+    }
+
+    /// Replaces the local view. `None`: nothing differs from remote; the base view goes with it.
+    pub fn set_local(&mut self, id: NodeId, view: Option<&LocalView>) -> Result<(), StoreError> {
+        match view {
+            Some(view) => self.write_local(id, view)?,
+            None => {
+                self.db.prepare_cached("DELETE FROM local WHERE id = ?1")?.execute([id.0])?;
+                self.set_base(id, None)?;
+            }
+        }
+        self.changed(id, false);
+        self.place(id)
+    }
+
+    fn write_local(&mut self, id: NodeId, view: &LocalView) -> Result<(), StoreError> {
+        let seal = view.seal.as_ref();
+        let park_kind = view.parked.as_ref().map(|parked| match serde_json::to_value(parked.kind) {
+            Ok(serde_json::Value::String(kind)) => kind,
+            _ => unreachable!("a unit variant is written as its name"),
+        });
+        self.db
+            .prepare_cached(
+                "INSERT OR REPLACE INTO local(id, parent, name, deleted, content, size, mtime, mtime_set,
+                 sealed_size, sealed_blake3, sealed_quick, changed_at, changed_seq, park_kind, park_detail, tries,
+                 retry_at, local_only)
+                 VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18)",
+            )?
+            .execute(params![
+                id.0,
+                view.parent.0,
+                view.name,
+                view.deleted,
+                view.content.map(|content| content as i64),
+                view.size as i64,
+                view.mtime.0,
+                view.mtime_set,
+                seal.map(|seal| seal.size as i64),
+                seal.map(|seal| seal.blake3.as_slice()),
+                seal.map(|seal| seal.quick_xor.as_slice()),
+                view.changed_at.0,
+                view.changed_seq as i64,
+                park_kind,
+                view.parked.as_ref().map(|parked| parked.detail.as_str()),
+                view.tries,
+                view.retry_at.0,
+                view.local_only,
+            ])?;
+        Ok(())
+    }
+
+    /// Records that an own operation on the node ended now.
+    pub fn set_own(&mut self, id: NodeId, seq: u64, time: Timestamp) -> Result<(), StoreError> {
+        self.db
+            .prepare_cached("UPDATE nodes SET own_seq = ?2, own_time = ?3 WHERE id = ?1")?
+            .execute(params![id.0, seq as i64, time.0])?;
+        self.touched.insert(id);
+        Ok(())
+    }
+
+    /// Sets the time to show until remote content changes.
+    pub fn set_shown_mtime(&mut self, id: NodeId, mtime: Option<Timestamp>) -> Result<(), StoreError> {
+        self.db
+            .prepare_cached("UPDATE nodes SET shown_mtime = ?2 WHERE id = ?1")?
+            .execute(params![id.0, mtime.map(|time| time.0)])?;
+        self.changed(id, false);
+        Ok(())
+    }
+
+    /// Marks a folder's children as all known, or not.
+    pub fn set_listed(&mut self, id: NodeId, listed: bool) -> Result<(), StoreError> {
+        self.db
+            .prepare_cached("UPDATE nodes SET listed = ?2 WHERE id = ?1")?
+            .execute(params![id.0, listed])?;
+        self.touched.insert(id);
+        Ok(())
+    }
+
+    /// Marks every folder as all known: an enumeration ended.
+    pub fn set_all_listed(&mut self) -> Result<(), StoreError> {
+        self.db.execute("UPDATE nodes SET listed = 1 WHERE kind IN (0, 2) AND listed = 0", [])?;
+        self.everything();
+        Ok(())
+    }
+
+    /// Sets the browser address.
+    pub fn set_web_url(&mut self, id: NodeId, url: Option<&str>) -> Result<(), StoreError> {
+        self.db
+            .prepare_cached("UPDATE nodes SET web_url = ?2 WHERE id = ?1 AND web_url IS NOT ?2")?
+            .execute(params![id.0, url])?;
+        self.touched.insert(id);
+        Ok(())
+    }
+
+    /// Stamps the node with an enumeration's generation (mark and sweep).
+    pub fn set_mark(&mut self, id: NodeId, generation: u64) -> Result<(), StoreError> {
+        self.db
+            .prepare_cached("UPDATE nodes SET mark = ?2 WHERE id = ?1")?
+            .execute(params![id.0, generation as i64])?;
+        Ok(())
+    }
+
+    /// Items that the enumeration of this generation did not mark.
+    pub fn unmarked(&self, generation: u64) -> Result<Vec<ItemId>, StoreError> {
+        Ok(self
+            .db
+            .prepare_cached(
+                "SELECT item FROM nodes WHERE item IS NOT NULL AND mark <> ?1 AND id <> ?2 ORDER BY id",
+            )?
+            .query_map(params![generation as i64, NodeId::ROOT.0], |row| {
+                row.get::<_, String>(0).map(ItemId::new)
+            })?
+            .collect::<rusqlite::Result<_>>()?)
+    }
+
+    /// Takes the row and all that hangs on it away. Its children, if any, must be dealt with first.
+    pub fn remove(&mut self, id: NodeId) -> Result<(), StoreError> {
+        let old = self.visible(id)?;
+        for table in ["local", "base", "attrs", "xattrs"] {
+            self.db.prepare_cached(&format!("DELETE FROM {table} WHERE id = ?1"))?.execute([id.0])?;
+        }
+        self.db.prepare_cached("DELETE FROM attempts WHERE node = ?1")?.execute([id.0])?;
+        self.db.prepare_cached("DELETE FROM nodes WHERE id = ?1")?.execute([id.0])?;
+        self.changed(id, true);
+        if let Some(place) = old {
+            self.left(&place)?;
+        }
+        Ok(())
+    }
+
+    /// Moves all remote children of `from` below `to` (two rows turned out to be one folder).
+    pub fn adopt_children(&mut self, from: NodeId, to: NodeId) -> Result<(), StoreError> {
+        let moved: Vec<NodeId> = self
+            .db
+            .prepare("SELECT id FROM nodes WHERE r_parent = ?1 UNION SELECT id FROM local WHERE parent = ?1")?
+            .query_map([from.0], |row| row.get(0).map(NodeId))?
+            .collect::<rusqlite::Result<_>>()?;
+        self.db.execute("UPDATE nodes SET r_parent = ?2 WHERE r_parent = ?1", params![from.0, to.0])?;
+        self.db.execute("UPDATE base SET r_parent = ?2 WHERE r_parent = ?1", params![from.0, to.0])?;
+        self.db.execute("UPDATE local SET parent = ?2 WHERE parent = ?1", params![from.0, to.0])?;
+        moved.into_iter().try_for_each(|id| self.place(id))
+    }
+
+    /// Says that the node's bytes are others now.
+    pub fn content_changed(&mut self, id: NodeId) {
+        self.changed(id, true);
+    }
+
+    fn changed(&mut self, id: NodeId, content: bool) {
+        self.touched.insert(id);
+        if content {
+            self.changes.remove(&Change::Node { id, content: false });
+        } else if self.changes.contains(&Change::Node { id, content: true }) {
+            return;
+        }
+        self.changes.insert(Change::Node { id, content });
+    }
+
+    fn everything(&mut self) {
+        self.touched.extend((0..=COARSE as i64).map(|row| NodeId(-row)));
+    }
+
+    // ---- the visible tree ----
+
+    fn visible(&self, id: NodeId) -> Result<Option<Place>, StoreError> {
+        let row: Option<(Option<i64>, Option<String>)> = self
+            .db
+            .prepare_cached("SELECT parent, name FROM nodes WHERE id = ?1")?
+            .query_row([id.0], |row| Ok((row.get(0)?, row.get(1)?)))
+            .optional()?;
+        Ok(match row {
+            Some((Some(parent), Some(name))) => Some(Place { parent: NodeId(parent), name }),
+            _ => None,
+        })
+    }
+
+    /// Puts the node where its views say it is visible.
+    fn place(&mut self, id: NodeId) -> Result<(), StoreError> {
+        if id == NodeId::ROOT {
+            return Ok(());
+        }
+        let node = self.node(id)?;
+        let wanted = match (&node.local, &node.remote) {
+            (Some(local), _) if local.deleted => None,
+            (Some(local), _) => Some(Place { parent: local.parent, name: local.name.clone() }),
+            (None, Some(RemoteView { parent: Some(parent), name, .. })) if node.kind != NodeKind::Stub => {
+                Some(Place { parent: *parent, name: canonical(name) })
+            }
+            _ => None,
+        };
+        let old = node.place;
+        let taken = match &wanted {
+            Some(place) => child_id(&self.db, place.parent, &place.name)?.is_some_and(|other| other != id),
+            None => false,
+        };
+        let (shown, want) = match wanted {
+            Some(place) if taken => {
+                let shown = names::disambiguate(place.name.as_ref(), id).to_string_lossy().into_owned();
+                (Some(Place { parent: place.parent, name: shown }), Some(place.name))
+            }
+            other => (other, None),
+        };
+        if shown == old {
+            return Ok(());
+        }
+        self.db
+            .prepare_cached("UPDATE nodes SET parent = ?2, name = ?3, fold = ?4, want = ?5 WHERE id = ?1")?
+            .execute(params![
+                id.0,
+                shown.as_ref().map(|place| place.parent.0),
+                shown.as_ref().map(|place| place.name.as_str()),
+                shown.as_ref().map(|place| names::fold(&place.name)),
+                want,
+            ])?;
+        self.changed(id, false);
+        if let Some(place) = shown {
+            self.moved_in_or_out(&place);
+        }
+        old.map_or(Ok(()), |place| self.left(&place))
+    }
+
+    fn moved_in_or_out(&mut self, place: &Place) {
+        self.changes.insert(Change::Entry { parent: place.parent, name: place.name.clone() });
+        self.changed(place.parent, false);
+    }
+
+    /// A name became free: whoever had to step aside for it gets it.
+    fn left(&mut self, place: &Place) -> Result<(), StoreError> {
+        self.moved_in_or_out(place);
+        let waiting: Option<i64> = self
+            .db
+            .prepare_cached("SELECT id FROM nodes WHERE parent = ?1 AND want = ?2 ORDER BY id LIMIT 1")?
+            .query_row(params![place.parent.0, place.name], |row| row.get(0))
+            .optional()?;
+        waiting.map_or(Ok(()), |id| self.place(NodeId(id)))
+    }
+
+    // ---- attributes ----
+
+    /// Sets machine-only attributes; `None` leaves one alone.
+    pub fn set_attrs(
+        &mut self,
+        id: NodeId,
+        mode: Option<u16>,
+        uid: Option<u32>,
+        gid: Option<u32>,
+    ) -> Result<(), StoreError> {
+        self.db
+            .prepare_cached(
+                "INSERT INTO attrs(id, mode, uid, gid) VALUES(?1, ?2, ?3, ?4) ON CONFLICT(id) DO UPDATE SET
+                 mode = coalesce(?2, mode), uid = coalesce(?3, uid), gid = coalesce(?4, gid)",
+            )?
+            .execute(params![id.0, mode, uid, gid])?;
+        self.changed(id, false);
+        Ok(())
+    }
+
+    /// Sets the target of a symbolic link.
+    pub fn set_target(&mut self, id: NodeId, target: &[u8]) -> Result<(), StoreError> {
+        self.db
+            .prepare_cached(
+                "INSERT INTO attrs(id, target) VALUES(?1, ?2) ON CONFLICT(id) DO UPDATE SET target = ?2",
+            )?
+            .execute(params![id.0, target])?;
+        self.changed(id, false);
+        Ok(())
+    }
+
+    /// Hands mode, owner and extended attributes of one node to another (save by rename).
+    pub fn copy_attrs(&mut self, from: NodeId, to: NodeId) -> Result<(), StoreError> {
+        self.db.execute(
+            "INSERT OR REPLACE INTO attrs(id, mode, uid, gid, target)
+             SELECT ?2, mode, uid, gid, target FROM attrs WHERE id = ?1",
+            params![from.0, to.0],
+        )?;
+        self.changed(to, false);
+        Ok(())
+    }
+
+    /// Sets an extended attribute.
+    pub fn set_xattr(&mut self, id: NodeId, name: &[u8], value: &[u8]) -> Result<(), StoreError> {
+        self.db
+            .prepare_cached("INSERT OR REPLACE INTO xattrs(id, name, value) VALUES(?1, ?2, ?3)")?
+            .execute(params![id.0, name, value])?;
+        Ok(())
+    }
+
+    /// Takes an extended attribute away; false if there was none.
+    pub fn remove_xattr(&mut self, id: NodeId, name: &[u8]) -> Result<bool, StoreError> {
+        let removed = self
+            .db
+            .prepare_cached("DELETE FROM xattrs WHERE id = ?1 AND name = ?2")?
+            .execute(params![id.0, name])?;
+        Ok(removed > 0)
+    }
+
+    // ---- the engine's records ----
+
+    /// A setting of the store.
+    pub fn meta(&self, key: &str) -> Result<Option<String>, StoreError> {
+        Ok(meta(&self.db, key)?)
+    }
+
+    /// Sets or removes a setting.
+    pub fn set_meta(&mut self, key: &str, value: Option<&str>) -> Result<(), StoreError> {
+        match value {
+            Some(value) => self
+                .db
+                .prepare_cached("INSERT OR REPLACE INTO meta(key, value) VALUES(?1, ?2)")?
+                .execute(params![key, value])?,
+            None => self.db.prepare_cached("DELETE FROM meta WHERE key = ?1")?.execute([key])?,
+        };
+        Ok(())
+    }
+
+    /// A number that no staged content had before.
+    pub fn next_content(&mut self) -> Result<u64, StoreError> {
+        let next = self.meta("next_content")?.and_then(|text| text.parse().ok()).unwrap_or(1u64);
+        self.set_meta("next_content", Some(&(next + 1).to_string()))?;
+        Ok(next)
+    }
+
+    /// Records an attempt; replaces the node's former one.
+    pub fn put_attempt(&mut self, attempt: &Attempt) -> Result<(), StoreError> {
+        self.db
+            .prepare_cached(
+                "INSERT OR REPLACE INTO attempts(node, op, content, sent_seq, started_at, unknown)
+                 VALUES(?1, ?2, ?3, ?4, ?5, ?6)",
+            )?
+            .execute(params![
+                attempt.node.0,
+                attempt.op,
+                attempt.content.map(|content| content as i64),
+                attempt.sent_seq as i64,
+                attempt.started_at.0,
+                attempt.unknown,
+            ])?;
+        Ok(())
+    }
+
+    /// The node's attempt.
+    pub fn attempt(&self, node: NodeId) -> Result<Option<Attempt>, StoreError> {
+        Ok(attempts(&self.db)?.into_iter().find(|attempt| attempt.node == node))
+    }
+
+    /// Ends an attempt.
+    pub fn remove_attempt(&mut self, node: NodeId) -> Result<(), StoreError> {
+        self.db.prepare_cached("DELETE FROM attempts WHERE node = ?1")?.execute([node.0])?;
+        Ok(())
+    }
+
+    /// At start: every attempt of the former run has an unknown outcome.
+    pub fn attempts_are_unknown(&mut self) -> Result<(), StoreError> {
+        self.db.execute("UPDATE attempts SET unknown = 1", [])?;
+        Ok(())
+    }
+
+    /// Records an upload session or its progress.
+    pub fn put_session(&mut self, session: &SessionRow) -> Result<(), StoreError> {
+        self.db
+            .prepare_cached(
+                "INSERT OR REPLACE INTO sessions(content, node, url, offset, total, expires, created_at, target,
+                 mtime_applied) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+            )?
+            .execute(params![
+                session.content as i64,
+                session.node.0,
+                session.url,
+                session.offset as i64,
+                session.total as i64,
+                session.expires.map(|time| time.0),
+                session.created_at.0,
+                session.target,
+                session.mtime_applied,
+            ])?;
+        Ok(())
+    }
+
+    /// Forgets an upload session.
+    pub fn remove_session(&mut self, content: u64) -> Result<(), StoreError> {
+        self.db.prepare_cached("DELETE FROM sessions WHERE content = ?1")?.execute([content as i64])?;
+        Ok(())
+    }
+
+    /// Every upload session.
+    pub fn sessions(&self) -> Result<Vec<SessionRow>, StoreError> {
+        Ok(self
+            .db
+            .prepare(&format!("{SESSION} ORDER BY content"))?
+            .query_map([], session_row)?
+            .collect::<rusqlite::Result<_>>()?)
+    }
+
+    /// Adds an entry of a delta round that is not complete yet (JSON of the engine).
+    pub fn push_round(&mut self, item: &str) -> Result<(), StoreError> {
+        self.db.prepare_cached("INSERT INTO round(item) VALUES(?1)")?.execute([item])?;
+        Ok(())
+    }
+
+    /// The entries of the round so far, in order; and empties it.
+    pub fn take_round(&mut self) -> Result<Vec<String>, StoreError> {
+        let items = self
+            .db
+            .prepare("SELECT item FROM round ORDER BY seq")?
+            .query_map([], |row| row.get(0))?
+            .collect::<rusqlite::Result<_>>()?;
+        self.db.execute("DELETE FROM round", [])?;
+        Ok(items)
+    }
+
+    /// Remembers an own delete.
+    pub fn put_tombstone(&mut self, item: &ItemId, seq: u64) -> Result<(), StoreError> {
+        self.db
+            .prepare_cached("INSERT OR REPLACE INTO tombstones(item, own_seq) VALUES(?1, ?2)")?
+            .execute(params![item.as_str(), seq as i64])?;
+        Ok(())
+    }
+
+    /// When this item was deleted here, if remembered.
+    pub fn tombstone(&self, item: &ItemId) -> Result<Option<u64>, StoreError> {
+        Ok(self
+            .db
+            .prepare_cached("SELECT own_seq FROM tombstones WHERE item = ?1")?
+            .query_row([item.as_str()], |row| row.get::<_, i64>(0))
+            .optional()?
+            .map(|seq| seq as u64))
+    }
+
+    /// Forgets own deletes from before `seq`.
+    pub fn expire_tombstones(&mut self, seq: u64) -> Result<(), StoreError> {
+        self.db.execute("DELETE FROM tombstones WHERE own_seq < ?1", [seq as i64])?;
+        Ok(())
+    }
+
+    /// Tells the user something that no caller could be told; the newest thousand are kept.
+    pub fn notice(&mut self, at: Timestamp, path: &str, text: &str) -> Result<(), StoreError> {
+        self.db
+            .prepare_cached("INSERT INTO notices(at, path, text) VALUES(?1, ?2, ?3)")?
+            .execute(params![at.0, path, text])?;
+        self.db.execute("DELETE FROM notices WHERE id <= (SELECT max(id) FROM notices) - 1000", [])?;
+        Ok(())
+    }
+}
+
+/// The form of a service's name that the mapping to local names gives back: what a lookup can find.
+pub fn canonical(name: &str) -> String {
+    names::to_remote(&names::to_local(name)).unwrap_or_else(|_| name.to_owned())
+}
+
+pub(super) fn child_id(db: &Connection, parent: NodeId, name: &str) -> rusqlite::Result<Option<NodeId>> {
+    db.prepare_cached("SELECT id FROM nodes WHERE parent = ?1 AND fold = ?2 AND name = ?3")?
+        .query_row(params![parent.0, names::fold(name), name], |row| row.get(0).map(NodeId))
+        .optional()
+}
+
+pub(super) fn item_id(db: &Connection, item: &ItemId) -> rusqlite::Result<Option<NodeId>> {
+    db.prepare_cached("SELECT id FROM nodes WHERE item = ?1")?
+        .query_row([item.as_str()], |row| row.get(0).map(NodeId))
+        .optional()
+}
+
+pub(super) fn meta(db: &Connection, key: &str) -> rusqlite::Result<Option<String>> {
+    db.prepare_cached("SELECT value FROM meta WHERE key = ?1")?.query_row([key], |row| row.get(0)).optional()
+}
+
+pub(super) fn attempts(db: &Connection) -> rusqlite::Result<Vec<Attempt>> {
+    db.prepare_cached("SELECT node, op, content, sent_seq, started_at, unknown FROM attempts ORDER BY node")?
+        .query_map([], |row| {
+            Ok(Attempt {
+                node: NodeId(row.get(0)?),
+                op: row.get(1)?,
+                content: row.get::<_, Option<i64>>(2)?.map(|content| content as u64),
+                sent_seq: row.get::<_, i64>(3)? as u64,
+                started_at: Timestamp(row.get(4)?),
+                unknown: row.get(5)?,
+            })
+        })?
+        .collect()
+}
+
+const SESSION: &str =
+    "SELECT content, node, url, offset, total, expires, created_at, target, mtime_applied FROM sessions";
+
+fn session_row(row: &rusqlite::Row<'_>) -> rusqlite::Result<SessionRow> {
+    Ok(SessionRow {
+        content: row.get::<_, i64>(0)? as u64,
+        node: NodeId(row.get(1)?),
+        url: row.get(2)?,
+        offset: row.get::<_, i64>(3)? as u64,
+        total: row.get::<_, i64>(4)? as u64,
+        expires: row.get::<_, Option<i64>>(5)?.map(Timestamp),
+        created_at: Timestamp(row.get(6)?),
+        target: row.get(7)?,
+        mtime_applied: row.get(8)?,
+    })
+}
+
+pub(super) fn session(db: &Connection, content: u64) -> rusqlite::Result<Option<SessionRow>> {
+    db.prepare_cached(&format!("{SESSION} WHERE content = ?1"))?
+        .query_row([content as i64], session_row)
+        .optional()
+}
