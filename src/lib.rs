@@ -10,6 +10,7 @@
 #![deny(unsafe_code)]
 
 pub mod clock;
+pub mod config;
 pub mod disk;
 pub mod emulator;
 pub mod model;

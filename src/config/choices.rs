@@ -1,0 +1,384 @@
+//! What somebody said, in a file, in the environment or on the command line.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Deserialize;
+use url::{Host, Url};
+
+use super::{ConfigError, Environment};
+use crate::model::units;
+
+/// Settings of a mount, each of which may be missing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs, reason = "each means what the field of that name in MountSettings means")]
+pub struct Choices {
+    pub read_only: Option<bool>,
+    pub sync: Option<bool>,
+    pub allow_other: Option<bool>,
+    pub uid: Option<u32>,
+    pub gid: Option<u32>,
+    pub file_mode: Option<u16>,
+    pub dir_mode: Option<u16>,
+    pub kernel_options: Vec<String>,
+    pub cache_dir: Option<PathBuf>,
+    pub state_dir: Option<PathBuf>,
+    pub graph_url: Option<Url>,
+    pub login_url: Option<Url>,
+    pub account: Option<String>,
+    pub cache_size: Option<u64>,
+    pub min_free: Option<u64>,
+    pub settle: Option<Duration>,
+    pub poll_interval: Option<Duration>,
+    pub drain_timeout: Option<Duration>,
+    pub request_rate: Option<u32>,
+    pub request_burst: Option<u32>,
+    pub log: Option<String>,
+}
+
+/// A setting that has a name: in `[defaults]`, as `-o NAME=VALUE`, as `ONEDRIVEFS_NAME`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Key {
+    /// With hyphens; underscores are taken for them.
+    pub name: &'static str,
+    /// A value that would do.
+    pub example: &'static str,
+    /// One line on what it does.
+    pub about: &'static str,
+}
+
+const fn key(name: &'static str, example: &'static str, about: &'static str) -> Key {
+    Key { name, example, about }
+}
+
+/// Every setting that has a name.
+pub const KEYS: &[Key] = &[
+    key("read-only", "true", "nothing is changed"),
+    key("sync", "true", "close, rename, mkdir and unlink wait for the service"),
+    key("allow-other", "true", "other users may enter"),
+    key("uid", "1000", "owner of entries"),
+    key("gid", "1000", "group of entries"),
+    key("file-mode", "644", "permission bits of files, octal"),
+    key("dir-mode", "755", "permission bits of directories, octal"),
+    key("cache-dir", "/var/cache/onedrivefs", "where content is cached"),
+    key("state-dir", "/var/lib/onedrivefs", "where unsent data is kept"),
+    key("graph-url", "https://graph.microsoft.com", "root of the Graph service"),
+    key("login-url", "https://login.microsoftonline.com", "root of the sign-in service"),
+    key("account", "work", "whose sign-in is used"),
+    key("cache-size", "20GiB", "most bytes of content in the cache"),
+    key("min-free", "2GiB", "bytes that stay free on the cache's disk"),
+    key("settle", "2s", "how long a changed file stays quiet before it is sent"),
+    key("poll-interval", "60s", "longest time between two looks for remote changes"),
+    key("drain-timeout", "60s", "how long an unmount sends what is unsent"),
+    key("request-rate", "10", "requests per second, sustained"),
+    key("request-burst", "600", "requests that may go out at once"),
+    key("log", "info", "which log lines are written"),
+];
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    #[serde(default)]
+    defaults: toml::Table,
+}
+
+impl Choices {
+    /// What `[defaults]` of a configuration file says; a missing file says nothing.
+    pub fn from_file(path: &Path) -> Result<Self, ConfigError> {
+        let error = |what: &str, why: String, remedy: &str| ConfigError {
+            source_name: path.display().to_string(),
+            what: what.to_owned(),
+            why,
+            remedy: remedy.to_owned(),
+        };
+        let text = match std::fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(missing) if missing.kind() == std::io::ErrorKind::NotFound => return Ok(Self::default()),
+            Err(other) => return Err(error("configuration", other.to_string(), "make it readable")),
+        };
+        let file: File = toml::from_str(&text).map_err(|wrong| {
+            let line = wrong.span().map_or(1, |span| text[..span.start].matches('\n').count() + 1);
+            error(
+                &format!("line {line}"),
+                wrong.message().replace('\n', " "),
+                "see 'onedrivefs mount --help'",
+            )
+        })?;
+        let mut choices = Self::default();
+        for (name, value) in &file.defaults {
+            let value = match value {
+                toml::Value::String(text) => text.clone(),
+                toml::Value::Integer(number) => number.to_string(),
+                toml::Value::Boolean(flag) => flag.to_string(),
+                other => {
+                    let why = format!("a {} is no value for it", other.type_str());
+                    return Err(error(name, why, "write a string, a whole number or true/false"));
+                }
+            };
+            choices.set(name, &value).map_err(|(why, remedy)| error(name, why, &remedy))?;
+        }
+        Ok(choices)
+    }
+
+    /// What `ONEDRIVEFS_*` variables say; those that are no settings are left alone.
+    pub fn from_environment(environment: &Environment) -> Result<Self, ConfigError> {
+        let mut choices = Self::default();
+        for key in KEYS {
+            let variable = format!("ONEDRIVEFS_{}", key.name.replace('-', "_").to_ascii_uppercase());
+            let Some(value) = environment.variable(&variable).filter(|value| !value.is_empty()) else {
+                continue;
+            };
+            let set = match value.to_str() {
+                Some(text) => choices.set(key.name, text),
+                None => Err(("it is not text".to_owned(), "write it in UTF-8".to_owned())),
+            };
+            set.map_err(|(why, remedy)| ConfigError {
+                source_name: variable.clone(),
+                what: key.name.to_owned(),
+                why,
+                remedy,
+            })?;
+        }
+        Ok(choices)
+    }
+
+    /// Sets one setting by its name. The error is why it cannot, and what to do.
+    pub fn set(&mut self, name: &str, value: &str) -> Result<(), (String, String)> {
+        let name = name.replace('_', "-");
+        match name.as_str() {
+            "read-only" => self.read_only = Some(parse_bool(value)?),
+            "sync" => self.sync = Some(parse_bool(value)?),
+            "allow-other" => self.allow_other = Some(parse_bool(value)?),
+            "uid" => self.uid = Some(parse_number(value)?),
+            "gid" => self.gid = Some(parse_number(value)?),
+            "file-mode" => self.file_mode = Some(parse_mode(value)?),
+            "dir-mode" => self.dir_mode = Some(parse_mode(value)?),
+            "cache-dir" => self.cache_dir = Some(parse_directory(value)?),
+            "state-dir" => self.state_dir = Some(parse_directory(value)?),
+            "graph-url" => self.graph_url = Some(parse_url(value)?),
+            "login-url" => self.login_url = Some(parse_url(value)?),
+            "account" => self.account = Some(parse_account(value)?),
+            "cache-size" => self.cache_size = Some(units::parse_size(value).map_err(by_itself)?),
+            "min-free" => self.min_free = Some(units::parse_size(value).map_err(by_itself)?),
+            "settle" => self.settle = Some(units::parse_duration(value).map_err(by_itself)?),
+            "poll-interval" => self.poll_interval = Some(parse_pause(value)?),
+            "drain-timeout" => self.drain_timeout = Some(units::parse_duration(value).map_err(by_itself)?),
+            "request-rate" => self.request_rate = Some(parse_positive(value)?),
+            "request-burst" => self.request_burst = Some(parse_positive(value)?),
+            "log" => self.log = Some(value.to_owned()),
+            _ => return Err(unknown(&name)),
+        }
+        Ok(())
+    }
+
+    /// These choices, and where they are silent, those of `lower`.
+    pub fn over(self, lower: Self) -> Self {
+        Self {
+            read_only: self.read_only.or(lower.read_only),
+            sync: self.sync.or(lower.sync),
+            allow_other: self.allow_other.or(lower.allow_other),
+            uid: self.uid.or(lower.uid),
+            gid: self.gid.or(lower.gid),
+            file_mode: self.file_mode.or(lower.file_mode),
+            dir_mode: self.dir_mode.or(lower.dir_mode),
+            kernel_options: if self.kernel_options.is_empty() {
+                lower.kernel_options
+            } else {
+                self.kernel_options
+            },
+            cache_dir: self.cache_dir.or(lower.cache_dir),
+            state_dir: self.state_dir.or(lower.state_dir),
+            graph_url: self.graph_url.or(lower.graph_url),
+            login_url: self.login_url.or(lower.login_url),
+            account: self.account.or(lower.account),
+            cache_size: self.cache_size.or(lower.cache_size),
+            min_free: self.min_free.or(lower.min_free),
+            settle: self.settle.or(lower.settle),
+            poll_interval: self.poll_interval.or(lower.poll_interval),
+            drain_timeout: self.drain_timeout.or(lower.drain_timeout),
+            request_rate: self.request_rate.or(lower.request_rate),
+            request_burst: self.request_burst.or(lower.request_burst),
+            log: self.log.or(lower.log),
+        }
+    }
+}
+
+/// Why, and what to do.
+type Refusal = (String, String);
+
+fn refuse<T>(why: String, remedy: &str) -> Result<T, Refusal> {
+    Err((why, remedy.to_owned()))
+}
+
+fn by_itself(error: units::UnitError) -> Refusal {
+    let text = error.to_string();
+    match text.split_once("; ") {
+        Some((why, remedy)) => (why.to_owned(), remedy.to_owned()),
+        None => (text, "write a smaller one".to_owned()),
+    }
+}
+
+fn parse_bool(text: &str) -> Result<bool, Refusal> {
+    match text {
+        "true" | "yes" | "on" | "1" => Ok(true),
+        "false" | "no" | "off" | "0" => Ok(false),
+        _ => refuse(format!("'{text}' is neither true nor false"), "write true or false"),
+    }
+}
+
+fn parse_number(text: &str) -> Result<u32, Refusal> {
+    text.parse().or_else(|_| refuse(format!("'{text}' is no id"), "write a whole number, such as 1000"))
+}
+
+fn parse_positive(text: &str) -> Result<u32, Refusal> {
+    match text.parse() {
+        Ok(number) if number > 0 => Ok(number),
+        _ => refuse(format!("'{text}' is no count"), "write a whole number above 0"),
+    }
+}
+
+fn parse_mode(text: &str) -> Result<u16, Refusal> {
+    match u16::from_str_radix(text.trim_start_matches("0o"), 8) {
+        Ok(mode) if mode <= 0o777 => Ok(mode),
+        _ => refuse(format!("'{text}' is no permission"), "write three octal digits, such as 644"),
+    }
+}
+
+fn parse_pause(text: &str) -> Result<Duration, Refusal> {
+    let pause = units::parse_duration(text).map_err(by_itself)?;
+    if pause < Duration::from_secs(1) {
+        return refuse(format!("'{text}' would ask the service without a pause"), "write 1s or more");
+    }
+    Ok(pause)
+}
+
+fn parse_directory(text: &str) -> Result<PathBuf, Refusal> {
+    if text.is_empty() {
+        return refuse("it is empty".to_owned(), "write a directory");
+    }
+    std::path::absolute(text).or_else(|error| refuse(error.to_string(), "write an absolute path"))
+}
+
+/// Becomes a directory name, so it is held to what is one everywhere.
+fn parse_account(text: &str) -> Result<String, Refusal> {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.@+".contains(&byte);
+    if text.is_empty() || text.len() > 100 || text.starts_with('.') || !text.bytes().all(allowed) {
+        return refuse(format!("'{text}' is no account name"), "use letters, digits and - _ . @ +");
+    }
+    Ok(text.to_owned())
+}
+
+fn parse_url(text: &str) -> Result<Url, Refusal> {
+    let example = "write it as https://graph.microsoft.com";
+    let Ok(url) = Url::parse(text) else { return refuse(format!("'{text}' is no address"), example) };
+    let loopback = match url.host() {
+        Some(Host::Domain(name)) => name == "localhost",
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        None => return refuse(format!("'{text}' names no host"), example),
+    };
+    match url.scheme() {
+        _ if !url.username().is_empty() || url.password().is_some() => {
+            refuse("an address must not hold a password".to_owned(), example)
+        }
+        "https" => Ok(url),
+        "http" if loopback => Ok(url),
+        "http" => refuse(
+            format!("'{text}' would send your sign-in unencrypted"),
+            "use https; plain http is for this machine only",
+        ),
+        other => refuse(format!("'{other}' is not spoken here"), example),
+    }
+}
+
+fn unknown(name: &str) -> Refusal {
+    let remedy = match closest(name, KEYS.iter().map(|key| key.name)) {
+        Some(near) => format!("did you mean '{near}'?"),
+        None => "see 'onedrivefs mount --help' for the settings there are".to_owned(),
+    };
+    (format!("there is no setting '{name}'"), remedy)
+}
+
+/// The candidate that is at most a third of its letters away.
+pub(super) fn closest<'a>(name: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    candidates
+        .map(|candidate| (distance(name, candidate), candidate))
+        .filter(|(distance, candidate)| *distance <= candidate.len().div_ceil(3))
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, candidate)| candidate)
+}
+
+/// Letters to insert, delete or replace (Levenshtein).
+fn distance(one: &str, other: &str) -> usize {
+    let other: Vec<char> = other.chars().collect();
+    let mut row: Vec<usize> = (0..=other.len()).collect();
+    for (at, symbol) in one.chars().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], at + 1);
+        for (column, candidate) in other.iter().enumerate() {
+            let replaced = diagonal + usize::from(symbol != *candidate);
+            diagonal = row[column + 1];
+            row[column + 1] = replaced.min(diagonal + 1).min(row[column] + 1);
+        }
+    }
+    row[other.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn from_text(text: &str) -> Result<Choices, ConfigError> {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("config.toml");
+        std::fs::write(&path, text).unwrap();
+        Choices::from_file(&path)
+    }
+
+    #[test]
+    fn every_key_can_be_set_and_its_example_is_valid() {
+        for key in KEYS {
+            let mut choices = Choices::default();
+            choices.set(key.name, key.example).unwrap_or_else(|error| panic!("{}: {error:?}", key.name));
+            assert_ne!(choices, Choices::default(), "{}", key.name);
+        }
+    }
+
+    #[test]
+    fn plain_http_is_for_this_machine_only() {
+        for good in
+            ["https://graph.microsoft.us", "http://127.0.0.1:8080", "http://[::1]:1/", "http://localhost"]
+        {
+            assert!(parse_url(good).is_ok(), "{good}");
+        }
+        for bad in
+            ["http://graph.microsoft.com", "http://10.0.0.1", "ftp://x", "x", "https://a:b@c", "file:///x"]
+        {
+            assert!(parse_url(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_key_of_the_file_is_refused_with_a_suggestion() {
+        let error = from_text("[defaults]\ncahce-size = \"1GiB\"\n").unwrap_err();
+        assert!(error.to_string().contains("did you mean 'cache-size'?"), "{error}");
+        assert!(from_text("[default]\n").is_err());
+        assert!(from_text("settle = \"2s\"\n").is_err());
+    }
+
+    #[test]
+    fn a_mistake_in_the_file_is_shown_with_its_line() {
+        let error = from_text("[defaults]\nsettle = \"2s\"\nuid = = 3\n").unwrap_err();
+        assert_eq!(error.what, "line 3");
+    }
+
+    #[test]
+    fn values_keep_their_units() {
+        let choices =
+            from_text("[defaults]\ncache_size = \"5GiB\"\nsettle = \"500ms\"\nsync = true").unwrap();
+        assert_eq!(choices.cache_size, Some(5 << 30));
+        assert_eq!(choices.settle, Some(Duration::from_millis(500)));
+        assert_eq!(choices.sync, Some(true));
+        assert!(from_text("[defaults]\nsettle = 2\n").is_err(), "a number without a unit is guesswork");
+        assert!(from_text("[defaults]\naccount = \"../x\"\n").is_err());
+    }
+}
