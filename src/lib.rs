@@ -13,6 +13,7 @@ pub mod clock;
 pub mod config;
 pub mod disk;
 pub mod emulator;
+pub mod engine;
 pub mod model;
 pub mod store;
 pub mod vfs;

@@ -63,7 +63,7 @@ pub enum ItemKind {
 ///
 /// Every field but the id may be missing, above all in delta (graph-api 9.3). Missing means "not said",
 /// never "empty".
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RemoteItem {
     /// The item.
     pub id: ItemId,
@@ -108,7 +108,7 @@ pub struct RemoteItem {
 }
 
 /// Who last changed an item.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ModifiedBy {
     /// Application id.
     pub application: Option<String>,

@@ -1,0 +1,6 @@
+//! Makes local and remote agree.
+mod conflict;
+mod op;
+pub mod planner;
+#[cfg(test)]
+mod testing;

@@ -1,0 +1,445 @@
+//! Views in, operations that may run now out. Pure: no I/O, no clock, no memory.
+//!
+//! The planner looks at every dirty node (those with a local view) and at what surrounds them, and says
+//! for each which one operation may run now, if any. It is run again whenever something changed; what it
+//! does not emit waits for something else it emits, for a time, or for a person (parked).
+//!
+//! Rules it keeps:
+//! - One operation a node at a time; a node whose last attempt has an unknown outcome is verified first.
+//! - A remote view that moved away from the base is settled before anything is sent.
+//! - A name is taken on the service only after whoever holds it has left; circles of names go through one
+//!   temporary name.
+//! - A folder is deleted only when all that is known below it was deleted here, and after a look at the
+//!   service that was sent later than the last unlink.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::conflict::{self, Outcome, Sides};
+use super::op::{Op, Send};
+use crate::model::{ItemId, NodeId, Timestamp, names};
+use crate::store::{LocalView, Node, NodeKind, RemoteView, canonical};
+
+/// Prefix of the temporary names through which circles of names are resolved; hidden from listings.
+pub const SWAP_PREFIX: &str = ".onedrivefs-swap-";
+
+/// Whether the name is one of ours on the way through a circle of names.
+pub fn is_swap_name(name: &str) -> bool {
+    name.starts_with(SWAP_PREFIX)
+}
+
+/// What is known of a node's last attempt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AttemptState {
+    /// Being sent.
+    InFlight,
+    /// Sent, and no answer is known.
+    Unknown(Send),
+}
+
+/// A dirty node.
+#[derive(Clone, Debug)]
+pub struct Item {
+    /// The node; its local view is set.
+    pub node: Node,
+    /// Its last attempt.
+    pub attempt: Option<AttemptState>,
+    /// A handle is open on it.
+    pub open: bool,
+    /// A handle that can write is open on it.
+    pub writer: bool,
+}
+
+/// A folder above a dirty node, or its remote parent.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Folder {
+    /// Its item, if it exists on the service.
+    pub item: Option<ItemId>,
+    /// Its parent on the service.
+    pub remote_parent: Option<NodeId>,
+    /// Its visible parent.
+    pub visible_parent: Option<NodeId>,
+    /// It has visible children.
+    pub has_children: bool,
+}
+
+/// A clean node that holds, on the service, a name that a dirty one wants.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Occupant {
+    /// The node.
+    pub node: NodeId,
+    /// What it is.
+    pub kind: NodeKind,
+}
+
+/// All that a plan depends on.
+#[derive(Clone, Debug, Default)]
+pub struct World {
+    /// Every dirty node.
+    pub dirty: BTreeMap<NodeId, Item>,
+    /// Every folder above them, in either tree.
+    pub folders: BTreeMap<NodeId, Folder>,
+    /// Clean holders of wanted names, by folder and folded name.
+    pub occupants: BTreeMap<(NodeId, String), Occupant>,
+    /// Wall time.
+    pub now: Timestamp,
+    /// Nanoseconds that a change rests before it is sent.
+    pub settle: i64,
+    /// Someone waits (sync, unmount): nothing rests.
+    pub hurry: bool,
+    /// Sequence number at which the newest finished look at the whole drive was sent; none while there is
+    /// no such look (not enumerated yet, or delta is not offered): then folders are looked at one by one.
+    pub looked: Option<u64>,
+}
+
+/// What may run now, and when to look again.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// At most one operation a node.
+    pub ops: Vec<(NodeId, Op)>,
+    /// Wall time at which something may become due.
+    pub wake_at: Option<Timestamp>,
+    /// A delete waits for a new look at the drive.
+    pub wants_look: bool,
+}
+
+/// Computes the plan.
+pub fn plan(world: &World) -> Plan {
+    let mut planner = Planner::new(world);
+    for (&id, item) in &world.dirty {
+        if let Some(op) = planner.step(id, item) {
+            planner.plan.ops.push((id, op));
+        }
+    }
+    planner.plan
+}
+
+/// Folders that have something unsent and not deleted below them in the visible tree.
+fn folders_with_unsent(world: &World) -> BTreeSet<NodeId> {
+    let mut found = BTreeSet::new();
+    for item in world.dirty.values() {
+        let local = local(item);
+        let kept = !local.deleted
+            && !local.local_only
+            && (local.content.is_some() || item.node.remote.is_none() && item.node.base.is_none());
+        let mut at = kept.then_some(local.parent);
+        while let Some(id) = at.filter(|&id| found.insert(id)) {
+            at = world.folders.get(&id).and_then(|folder| folder.visible_parent);
+        }
+    }
+    found
+}
+
+fn local(item: &Item) -> &LocalView {
+    item.node.local.as_ref().expect("only nodes with a local view are dirty")
+}
+
+struct Planner<'a> {
+    world: &'a World,
+    plan: Plan,
+    unsent_below: BTreeSet<NodeId>,
+    /// Dirty nodes by the folder they are in on the service, and by their folded name there.
+    remotely: BTreeMap<NodeId, BTreeMap<String, Vec<NodeId>>>,
+}
+
+impl<'a> Planner<'a> {
+    fn new(world: &'a World) -> Self {
+        let mut remotely: BTreeMap<NodeId, BTreeMap<String, Vec<NodeId>>> = BTreeMap::new();
+        for (&id, item) in &world.dirty {
+            if let Some(RemoteView { parent: Some(parent), name, .. }) = &item.node.remote {
+                let folded = names::fold(&canonical(name));
+                remotely.entry(*parent).or_default().entry(folded).or_default().push(id);
+            }
+        }
+        Self { world, plan: Plan::default(), unsent_below: folders_with_unsent(world), remotely }
+    }
+
+    fn step(&mut self, id: NodeId, item: &'a Item) -> Option<Op> {
+        let local = local(item);
+        match &item.attempt {
+            Some(AttemptState::InFlight) => return None,
+            Some(AttemptState::Unknown(send)) => {
+                return self.is_due(local.retry_at).then(|| Op::Verify(send.clone()));
+            }
+            None => {}
+        }
+        if local.local_only {
+            return (local.deleted && !item.open).then_some(Op::Forget);
+        }
+        if item.node.remote.is_none() && item.node.base.is_none() && local.deleted {
+            return (!item.open).then_some(Op::Forget);
+        }
+        if let Some(settled) = self.settle(id, item) {
+            return settled;
+        }
+        if local.parked.is_some() && local.retry_at == Timestamp(i64::MAX) {
+            return None;
+        }
+        if !self.is_due(local.retry_at) || !self.has_rested(local) {
+            return None;
+        }
+        if local.deleted { self.delete(id, item) } else { self.send(id, item) }
+    }
+
+    /// True once `at` has come; else remembers to wake then.
+    fn is_due(&mut self, at: Timestamp) -> bool {
+        if at <= self.world.now {
+            return true;
+        }
+        self.plan.wake_at = Some(self.plan.wake_at.map_or(at, |wake| wake.min(at)));
+        false
+    }
+
+    fn has_rested(&mut self, local: &LocalView) -> bool {
+        // A clock that was set back must not hold a change for longer than the settle time.
+        let changed = local.changed_at.min(self.world.now);
+        self.world.hurry || self.is_due(Timestamp(changed.0.saturating_add(self.world.settle)))
+    }
+
+    /// `Some` where the remote view moved away from the base: what to do about it, or that it must wait.
+    #[allow(clippy::option_option, reason = "nothing to settle, wait, and settle thus are three answers")]
+    fn settle(&mut self, id: NodeId, item: &Item) -> Option<Option<Op>> {
+        let base = item.node.base.as_ref()?;
+        if conflict::is_current(base, item.node.remote.as_ref()) {
+            return None;
+        }
+        let outcome = conflict::resolve(Sides {
+            kind: item.node.kind,
+            base,
+            local: local(item),
+            remote: item.node.remote.as_ref(),
+            unsent_below: self.unsent_below.contains(&id),
+        });
+        // A conflict copy takes the staged content away; whoever is writing it finishes first.
+        let waits = outcome == Outcome::ConflictCopy && item.writer;
+        let waits = waits || (outcome == Outcome::Gone && item.open);
+        Some((!waits).then_some(Op::Settle(outcome)))
+    }
+
+    // ---- deleting ----
+
+    fn delete(&mut self, id: NodeId, item: &Item) -> Option<Op> {
+        let remote = item.node.remote.as_ref()?;
+        if item.open || self.is_covered(remote) {
+            return None;
+        }
+        let folder = item.node.kind.is_directory();
+        if folder {
+            let known = self.world.folders.get(&id);
+            if known.is_some_and(|folder| folder.has_children) {
+                let notice = Some("deleted here, but something new appeared inside: it is back");
+                return Some(Op::Settle(Outcome::TakeRemote { notice }));
+            }
+            if !self.may_delete_tree(id, local(item).changed_seq) {
+                return None;
+            }
+        }
+        let if_match = if folder { None } else { remote.version.etag.clone() };
+        Some(Op::Send(Send::Delete { item: remote.item.clone(), if_match, folder }))
+    }
+
+    /// Whether the delete of a folder above takes this node with it.
+    fn is_covered(&self, remote: &RemoteView) -> bool {
+        if self.world.looked.is_none() {
+            return false;
+        }
+        let above = remote.parent.and_then(|parent| self.world.dirty.get(&parent));
+        above.is_some_and(|item| {
+            local(item).deleted && item.node.remote.is_some() && local(item).parked.is_none()
+        })
+    }
+
+    /// All known below was deleted here and rests with it, and the look is newer than the last unlink.
+    fn may_delete_tree(&mut self, id: NodeId, changed_seq: u64) -> bool {
+        let mut newest = changed_seq;
+        let mut stack = vec![id];
+        while let Some(folder) = stack.pop() {
+            for (child, item) in self.remote_children(folder) {
+                let local = local(item);
+                if self.world.looked.is_none() || !local.deleted || item.open || item.attempt.is_some() {
+                    return false;
+                }
+                newest = newest.max(local.changed_seq);
+                stack.push(child);
+            }
+        }
+        match self.world.looked {
+            Some(looked) if looked < newest => {
+                self.plan.wants_look = true;
+                false
+            }
+            _ => true,
+        }
+    }
+
+    fn remote_children(&self, folder: NodeId) -> Vec<(NodeId, &'a Item)> {
+        let names = self.remotely.get(&folder);
+        names
+            .into_iter()
+            .flat_map(|names| names.values().flatten())
+            .map(|id| (*id, &self.world.dirty[id]))
+            .collect()
+    }
+
+    /// Dirty nodes that hold this folded name in this folder on the service.
+    fn holders(&self, folder: NodeId, folded: &str) -> Vec<(NodeId, &'a Item)> {
+        let ids = self.remotely.get(&folder).and_then(|names| names.get(folded));
+        ids.into_iter().flatten().map(|id| (*id, &self.world.dirty[id])).collect()
+    }
+
+    // ---- sending ----
+
+    fn send(&mut self, id: NodeId, item: &Item) -> Option<Op> {
+        let local = local(item);
+        let parent = self.world.folders.get(&local.parent)?.item.clone()?;
+        match &item.node.remote {
+            None => self.create(id, item, parent),
+            Some(remote) => {
+                let moved = remote.parent != Some(local.parent) || canonical(&remote.name) != local.name;
+                if moved {
+                    return self.relocate(id, item, remote, parent);
+                }
+                self.content_or_time(id, item, remote)
+            }
+        }
+    }
+
+    fn create(&mut self, id: NodeId, item: &Item, parent: ItemId) -> Option<Op> {
+        let local = local(item);
+        if item.node.kind == NodeKind::Folder {
+            return self.when_free(id, item, || Op::Send(Send::Mkdir { parent, name: local.name.clone() }));
+        }
+        let content = local.content?;
+        let Some(seal) = &local.seal else {
+            return (!item.writer).then_some(Op::Seal { content });
+        };
+        let send = Send::Create {
+            parent,
+            name: local.name.clone(),
+            content,
+            size: seal.size,
+            mtime: local.mtime_set.then_some(local.mtime),
+        };
+        self.when_free(id, item, || Op::Send(send))
+    }
+
+    fn relocate(&mut self, id: NodeId, item: &Item, remote: &RemoteView, parent: ItemId) -> Option<Op> {
+        let local = local(item);
+        if self.is_remotely_below(local.parent, id) {
+            return None;
+        }
+        let send = Send::Move {
+            item: remote.item.clone(),
+            parent: (remote.parent != Some(local.parent)).then_some(parent),
+            name: (canonical(&remote.name) != local.name).then(|| local.name.clone()),
+            if_match: remote.version.etag.clone(),
+        };
+        if let Some(op) = self.when_free(id, item, || Op::Send(send)) {
+            return Some(op);
+        }
+        self.breaks_circle(id).then(|| {
+            Op::Send(Send::Move {
+                item: remote.item.clone(),
+                parent: None,
+                name: Some(format!("{SWAP_PREFIX}{}", id.0)),
+                if_match: remote.version.etag.clone(),
+            })
+        })
+    }
+
+    fn content_or_time(&mut self, _id: NodeId, item: &Item, remote: &RemoteView) -> Option<Op> {
+        let local = local(item);
+        if let Some(content) = local.content {
+            let Some(seal) = &local.seal else {
+                return (!item.writer).then_some(Op::Seal { content });
+            };
+            return Some(Op::Send(Send::Replace {
+                item: remote.item.clone(),
+                content,
+                size: seal.size,
+                mtime: local.mtime_set.then_some(local.mtime),
+                if_match: remote.version.etag.clone(),
+            }));
+        }
+        if local.mtime_set && !remote.mtime.is_some_and(|mtime| mtime.same_second(local.mtime)) {
+            return Some(Op::Send(Send::SetTime {
+                item: remote.item.clone(),
+                mtime: local.mtime,
+                if_match: remote.version.etag.clone(),
+            }));
+        }
+        // Nothing differs any more (moved there and back): the local view is spent.
+        Some(Op::Settle(Outcome::TakeRemote { notice: None }))
+    }
+
+    /// `op` if the wanted name is free on the service, or what must happen first here.
+    fn when_free(&self, id: NodeId, item: &Item, op: impl FnOnce() -> Op) -> Option<Op> {
+        match self.holder(id, item) {
+            Holder::Nobody => Some(op()),
+            Holder::Leaving => None,
+            Holder::Staying(to, kind) => Some(Op::Yield { to, how: conflict::name_taken(&item.node, kind) }),
+        }
+    }
+
+    fn holder(&self, id: NodeId, item: &Item) -> Holder {
+        let local = local(item);
+        let wanted = names::fold(&local.name);
+        for (other, holder) in self.holders(local.parent, &wanted) {
+            let Some(view) = holder.node.remote.as_ref().filter(|_| other != id) else { continue };
+            let theirs = self::local(holder);
+            let leaves =
+                theirs.deleted || view.parent != Some(theirs.parent) || theirs.name != canonical(&view.name);
+            return if leaves { Holder::Leaving } else { Holder::Staying(other, holder.node.kind) };
+        }
+        match self.world.occupants.get(&(local.parent, wanted)) {
+            Some(occupant) if occupant.node != id => Holder::Staying(occupant.node, occupant.kind),
+            _ => Holder::Nobody,
+        }
+    }
+
+    /// Whether `id` is the smallest node of a circle in which each waits for the next one's name.
+    fn breaks_circle(&self, id: NodeId) -> bool {
+        let mut at = id;
+        let mut seen = BTreeSet::new();
+        loop {
+            let Some(item) = self.world.dirty.get(&at).filter(|item| item.attempt.is_none()) else {
+                return false;
+            };
+            let local = local(item);
+            let wanted = names::fold(&local.name);
+            let holders = self.holders(local.parent, &wanted);
+            let next =
+                holders.into_iter().find(|(other, holder)| *other != at && !self::local(holder).deleted);
+            let Some((next, _)) = next else { return false };
+            if next == id {
+                return seen.iter().all(|&other| other > id);
+            }
+            if !seen.insert(next) {
+                return false;
+            }
+            at = next;
+        }
+    }
+
+    /// Whether, on the service, `folder` lies below `above` (the move must wait for a move in between).
+    fn is_remotely_below(&self, folder: NodeId, above: NodeId) -> bool {
+        let mut at = Some(folder);
+        for _ in 0..4096 {
+            match at {
+                Some(id) if id == above => return true,
+                Some(id) => at = self.world.folders.get(&id).and_then(|folder| folder.remote_parent),
+                None => return false,
+            }
+        }
+        true
+    }
+}
+
+enum Holder {
+    Nobody,
+    Leaving,
+    Staying(NodeId, NodeKind),
+}
+
+#[cfg(test)]
+#[path = "planner_tests.rs"]
+mod tests;

@@ -1,0 +1,288 @@
+use super::*;
+use crate::engine::conflict::NameTaken;
+use crate::engine::testing::{local_at, node, remote_at};
+use crate::model::ETag;
+use crate::store::{ParkKind, Parked, Seal};
+
+const ROOT: NodeId = NodeId::ROOT;
+const DIR: NodeId = NodeId(2);
+
+fn world() -> World {
+    let mut world = World { now: Timestamp(100), settle: 10, looked: Some(50), ..World::default() };
+    world.folders.insert(ROOT, Folder { item: Some(ItemId::new("ROOT")), ..Folder::default() });
+    let dir = Folder { item: Some(ItemId::new("DIR")), remote_parent: Some(ROOT), ..Folder::default() };
+    world.folders.insert(DIR, Folder { visible_parent: Some(ROOT), ..dir });
+    world
+}
+
+fn add(world: &mut World, id: i64, kind: NodeKind, remote: Option<RemoteView>, local: LocalView) -> NodeId {
+    let id = NodeId(id);
+    let base = remote.clone();
+    let node = Node { remote, base, local: Some(local), ..node(id, kind) };
+    world.dirty.insert(id, Item { node, attempt: None, open: false, writer: false });
+    id
+}
+
+fn sealed(mut local: LocalView, content: u64) -> LocalView {
+    local.content = Some(content);
+    local.seal = Some(Seal { size: 5, blake3: [0; 32], quick_xor: [0; 20] });
+    local
+}
+
+fn deleted(mut local: LocalView) -> LocalView {
+    local.deleted = true;
+    local
+}
+
+fn ops(world: &World) -> Vec<(i64, Op)> {
+    plan(world).ops.into_iter().map(|(id, op)| (id.0, op)).collect()
+}
+
+#[test]
+fn a_new_file_is_sealed_and_then_created() {
+    let mut world = world();
+    let unsealed = LocalView { content: Some(1), ..local_at(ROOT, "a") };
+    let id = add(&mut world, 10, NodeKind::File, None, unsealed.clone());
+    assert_eq!(ops(&world), [(10, Op::Seal { content: 1 })]);
+    world.dirty.get_mut(&id).unwrap().node.local = Some(sealed(unsealed, 1));
+    assert!(matches!(&ops(&world)[..], [(10, Op::Send(Send::Create { content: 1, size: 5, .. }))]));
+}
+
+#[test]
+fn a_file_with_a_writer_open_is_not_sealed() {
+    let mut world = world();
+    let id = add(&mut world, 10, NodeKind::File, None, LocalView { content: Some(1), ..local_at(ROOT, "a") });
+    world.dirty.get_mut(&id).unwrap().writer = true;
+    assert_eq!(ops(&world), []);
+}
+
+#[test]
+fn a_change_rests_until_it_is_settled_and_not_when_someone_waits() {
+    let mut world = world();
+    add(
+        &mut world,
+        10,
+        NodeKind::Folder,
+        None,
+        LocalView { changed_at: Timestamp(95), ..local_at(ROOT, "d") },
+    );
+    let first = plan(&world);
+    assert_eq!((first.ops.len(), first.wake_at), (0, Some(Timestamp(105))));
+    world.hurry = true;
+    assert_eq!(ops(&world).len(), 1);
+}
+
+#[test]
+fn a_change_from_the_future_rests_no_longer_than_the_settle_time() {
+    let mut world = world();
+    let local = LocalView { changed_at: Timestamp(9_000), ..local_at(ROOT, "d") };
+    add(&mut world, 10, NodeKind::Folder, None, local);
+    assert_eq!(plan(&world).wake_at, Some(Timestamp(110)));
+}
+
+#[test]
+fn what_was_created_and_deleted_before_it_was_sent_costs_nothing() {
+    let mut world = world();
+    add(&mut world, 10, NodeKind::File, None, deleted(sealed(local_at(ROOT, "a"), 1)));
+    assert_eq!(ops(&world), [(10, Op::Forget)]);
+}
+
+#[test]
+fn children_wait_until_their_folder_exists() {
+    let mut world = world();
+    add(&mut world, 10, NodeKind::Folder, None, local_at(ROOT, "d"));
+    world.folders.insert(NodeId(10), Folder { visible_parent: Some(ROOT), ..Folder::default() });
+    add(&mut world, 11, NodeKind::File, None, sealed(local_at(NodeId(10), "a"), 1));
+    assert!(matches!(&ops(&world)[..], [(10, Op::Send(Send::Mkdir { .. }))]));
+}
+
+#[test]
+fn an_edit_is_one_replace_on_the_tag_it_started_from() {
+    let mut world = world();
+    let remote = remote_at("I", ROOT, "a", 1);
+    add(&mut world, 10, NodeKind::File, Some(remote), sealed(local_at(ROOT, "a"), 1));
+    let expected = Send::Replace {
+        item: ItemId::new("I"),
+        content: 1,
+        size: 5,
+        mtime: None,
+        if_match: Some(ETag::new("e1")),
+    };
+    assert_eq!(ops(&world), [(10, Op::Send(expected))]);
+}
+
+#[test]
+fn an_unknown_outcome_is_verified_before_anything_else() {
+    let mut world = world();
+    let id = add(&mut world, 10, NodeKind::Folder, None, deleted(local_at(ROOT, "d")));
+    let send = Send::Mkdir { parent: ItemId::new("ROOT"), name: "d".into() };
+    world.dirty.get_mut(&id).unwrap().attempt = Some(AttemptState::Unknown(send.clone()));
+    assert_eq!(ops(&world), [(10, Op::Verify(send))]);
+}
+
+#[test]
+fn a_name_is_taken_only_after_its_holder_has_left() {
+    let mut world = world();
+    add(&mut world, 10, NodeKind::File, Some(remote_at("A", ROOT, "a", 1)), local_at(ROOT, "b"));
+    add(&mut world, 11, NodeKind::File, None, sealed(local_at(ROOT, "A"), 1));
+    assert!(matches!(&ops(&world)[..], [(10, Op::Send(Send::Move { .. }))]));
+}
+
+#[test]
+fn a_swap_of_two_names_goes_through_one_temporary_name() {
+    let mut world = world();
+    add(&mut world, 10, NodeKind::File, Some(remote_at("A", ROOT, "a", 1)), local_at(ROOT, "b"));
+    let second = add(&mut world, 11, NodeKind::File, Some(remote_at("B", ROOT, "b", 1)), local_at(ROOT, "a"));
+    let first = ops(&world);
+    let [(10, Op::Send(Send::Move { name: Some(name), .. }))] = &first[..] else { panic!("{first:?}") };
+    assert!(is_swap_name(name));
+    let moved = remote_at("A", ROOT, name, 1);
+    let item = world.dirty.get_mut(&NodeId(10)).unwrap();
+    item.node.remote = Some(moved.clone());
+    item.node.base = Some(moved);
+    let then = ops(&world);
+    let [(11, Op::Send(Send::Move { name: Some(name), .. }))] = &then[..] else { panic!("{then:?}") };
+    assert_eq!(name, "a");
+    world.dirty.remove(&second);
+    assert!(matches!(&ops(&world)[..], [(10, Op::Send(Send::Move { name: Some(name), .. }))] if name == "b"));
+}
+
+#[test]
+fn a_circle_of_three_names_breaks_at_one_place_only() {
+    let mut world = world();
+    add(&mut world, 10, NodeKind::File, Some(remote_at("A", ROOT, "a", 1)), local_at(ROOT, "b"));
+    add(&mut world, 11, NodeKind::File, Some(remote_at("B", ROOT, "b", 1)), local_at(ROOT, "c"));
+    add(&mut world, 12, NodeKind::File, Some(remote_at("C", ROOT, "c", 1)), local_at(ROOT, "a"));
+    assert_eq!(ops(&world).len(), 1);
+}
+
+#[test]
+fn a_case_only_rename_does_not_wait_for_itself() {
+    let mut world = world();
+    add(&mut world, 10, NodeKind::File, Some(remote_at("A", ROOT, "readme", 1)), local_at(ROOT, "README"));
+    assert!(matches!(&ops(&world)[..], [(10, Op::Send(Send::Move { .. }))]));
+}
+
+#[test]
+fn a_folder_is_not_moved_below_itself_before_what_is_between_has_moved() {
+    let mut world = world();
+    let (a, b) = (NodeId(10), NodeId(11));
+    add(&mut world, 10, NodeKind::Folder, Some(remote_at("A", ROOT, "a", 0)), local_at(b, "a"));
+    add(&mut world, 11, NodeKind::Folder, Some(remote_at("B", a, "b", 0)), local_at(ROOT, "b"));
+    let folder = |item: &str, parent| Folder {
+        item: Some(ItemId::new(item)),
+        remote_parent: Some(parent),
+        ..Folder::default()
+    };
+    world.folders.insert(a, folder("A", ROOT));
+    world.folders.insert(b, folder("B", a));
+    assert!(matches!(&ops(&world)[..], [(11, Op::Send(Send::Move { .. }))]));
+}
+
+#[test]
+fn a_deleted_tree_is_one_delete_of_its_top_after_a_look() {
+    let mut world = world();
+    let top = remote_at("D", ROOT, "d", 0);
+    add(
+        &mut world,
+        10,
+        NodeKind::Folder,
+        Some(top),
+        deleted(LocalView { changed_seq: 60, ..local_at(ROOT, "d") }),
+    );
+    let inner = remote_at("E", NodeId(10), "e", 0);
+    add(&mut world, 11, NodeKind::Folder, Some(inner), deleted(local_at(NodeId(10), "e")));
+    add(
+        &mut world,
+        12,
+        NodeKind::File,
+        Some(remote_at("F", NodeId(11), "f", 1)),
+        deleted(local_at(NodeId(11), "f")),
+    );
+    let first = plan(&world);
+    assert_eq!((first.ops.len(), first.wants_look), (0, true));
+    world.looked = Some(61);
+    assert!(matches!(&ops(&world)[..], [(10, Op::Send(Send::Delete { folder: true, .. }))]));
+}
+
+#[test]
+fn a_tree_is_deleted_from_the_bottom_where_no_look_at_the_drive_is_to_be_had() {
+    let mut world = world();
+    world.looked = None;
+    add(&mut world, 10, NodeKind::Folder, Some(remote_at("D", ROOT, "d", 0)), deleted(local_at(ROOT, "d")));
+    let file = add(
+        &mut world,
+        11,
+        NodeKind::File,
+        Some(remote_at("F", NodeId(10), "f", 1)),
+        deleted(local_at(NodeId(10), "f")),
+    );
+    assert!(matches!(&ops(&world)[..], [(11, Op::Send(Send::Delete { folder: false, .. }))]));
+    world.dirty.remove(&file);
+    assert!(matches!(&ops(&world)[..], [(10, Op::Send(Send::Delete { folder: true, .. }))]));
+}
+
+#[test]
+fn a_tree_is_not_deleted_while_something_that_left_it_is_still_inside_remotely() {
+    let mut world = world();
+    add(&mut world, 10, NodeKind::Folder, Some(remote_at("D", ROOT, "d", 0)), deleted(local_at(ROOT, "d")));
+    add(&mut world, 11, NodeKind::File, Some(remote_at("F", NodeId(10), "f", 1)), local_at(ROOT, "f"));
+    assert!(matches!(&ops(&world)[..], [(11, Op::Send(Send::Move { .. }))]));
+}
+
+#[test]
+fn a_deleted_folder_in_which_something_new_appeared_returns() {
+    let mut world = world();
+    add(&mut world, 10, NodeKind::Folder, Some(remote_at("D", ROOT, "d", 0)), deleted(local_at(ROOT, "d")));
+    world.folders.insert(NodeId(10), Folder { has_children: true, ..Folder::default() });
+    let planned = ops(&world);
+    assert!(
+        matches!(&planned[..], [(10, Op::Settle(Outcome::TakeRemote { notice: Some(_) }))]),
+        "{planned:?}"
+    );
+}
+
+#[test]
+fn a_name_held_by_someone_else_on_the_service_is_yielded() {
+    let mut world = world();
+    add(&mut world, 10, NodeKind::File, None, sealed(local_at(ROOT, "a"), 1));
+    let holder = Occupant { node: NodeId(30), kind: NodeKind::File };
+    world.occupants.insert((ROOT, names::fold("a")), holder);
+    assert_eq!(ops(&world), [(10, Op::Yield { to: NodeId(30), how: NameTaken::ConflictName })]);
+}
+
+#[test]
+fn a_parked_change_waits_and_does_not_hold_up_its_neighbours() {
+    let mut world = world();
+    let parked = Some(Parked { kind: ParkKind::Name, detail: String::new() });
+    let stuck = LocalView { parked, retry_at: Timestamp(i64::MAX), ..sealed(local_at(ROOT, "a"), 1) };
+    add(&mut world, 10, NodeKind::File, None, stuck);
+    add(&mut world, 11, NodeKind::File, None, sealed(local_at(ROOT, "b"), 2));
+    assert!(matches!(&ops(&world)[..], [(11, Op::Send(Send::Create { .. }))]));
+    assert_eq!(plan(&world).wake_at, None);
+}
+
+#[test]
+fn a_conflict_copy_waits_for_the_writer_to_close() {
+    let mut world = world();
+    let id = add(
+        &mut world,
+        10,
+        NodeKind::File,
+        Some(remote_at("I", ROOT, "a", 1)),
+        LocalView { content: Some(1), ..local_at(ROOT, "a") },
+    );
+    let item = world.dirty.get_mut(&id).unwrap();
+    item.node.remote = Some(remote_at("I", ROOT, "a", 2));
+    item.writer = true;
+    assert_eq!(ops(&world), []);
+    world.dirty.get_mut(&id).unwrap().writer = false;
+    assert_eq!(ops(&world), [(10, Op::Settle(Outcome::ConflictCopy))]);
+}
+
+#[test]
+fn a_change_that_was_undone_sends_nothing() {
+    let mut world = world();
+    add(&mut world, 10, NodeKind::File, Some(remote_at("I", ROOT, "a", 1)), local_at(ROOT, "a"));
+    assert_eq!(ops(&world), [(10, Op::Settle(Outcome::TakeRemote { notice: None }))]);
+}
