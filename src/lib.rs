@@ -9,11 +9,13 @@
 //! ```
 #![deny(unsafe_code)]
 
+pub mod auth;
 pub mod clock;
 pub mod config;
 pub mod disk;
 pub mod emulator;
 pub mod engine;
+pub mod graph;
 pub mod model;
 pub mod store;
 pub mod vfs;

@@ -1,0 +1,234 @@
+//! The one place HTTP happens: a request in, a response with a streamed body out.
+//!
+//! A transport does what it is told and nothing more: no redirects, no retries, no credentials, no total deadline.
+//! All of that is in the calls above it, and the same for production and for tests, which bring an in-process
+//! implementation. [`HttpTransport`] is the only user of reqwest.
+
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use futures_util::{Stream, StreamExt, stream};
+use http::{Request, Response};
+
+use super::error::Source;
+use super::url::is_loopback;
+
+/// The body of an answer as it arrives.
+pub type RawBody = Pin<Box<dyn Stream<Item = Result<Bytes, TransportError>> + Send>>;
+
+/// What a request is, which decides on protocol, compression and waiting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lane {
+    /// JSON from Graph: HTTP/2 and compression are welcome.
+    Metadata,
+    /// Content: one connection per transfer, bytes as they are.
+    Content {
+        /// Fail when nothing moved for this long, in either direction.
+        idle: Duration,
+    },
+}
+
+/// Why there is no answer.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum TransportError {
+    /// No connection was made: the request was not sent.
+    #[error("no connection")]
+    NotSent(#[source] Source),
+    /// The connection broke after the request may have been read.
+    #[error("the connection broke")]
+    Broken(#[source] Source),
+    /// Nothing moved for the time given.
+    #[error("the transfer stalled")]
+    Stalled,
+}
+
+/// Sends requests.
+///
+/// Cancel-safe: dropping the future, or the body, gives up on the request.
+pub trait Transport: Send + Sync + fmt::Debug {
+    /// Sends `request` (with an absolute address) and gives whatever is answered, redirects and errors included.
+    fn send(
+        &self,
+        request: Request<Bytes>,
+        lane: Lane,
+    ) -> BoxFuture<'_, Result<Response<RawBody>, TransportError>>;
+}
+
+/// A body that is all there.
+pub fn whole_body(bytes: Bytes) -> RawBody {
+    Box::pin(stream::iter((!bytes.is_empty()).then_some(Ok(bytes))))
+}
+
+/// HTTP over the network.
+#[derive(Clone)]
+pub struct HttpTransport {
+    metadata: reqwest::Client,
+    content: reqwest::Client,
+    /// For this machine: never through a proxy.
+    local: reqwest::Client,
+}
+
+impl fmt::Debug for HttpTransport {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("HttpTransport")
+    }
+}
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+const POOL_IDLE: Duration = Duration::from_secs(90);
+const MAX_IDLE_CONTENT: usize = 16;
+
+impl HttpTransport {
+    /// Clients that trust what the system trusts and honour the system's proxy settings.
+    ///
+    /// Fails if the system's certificates cannot be read.
+    pub fn new() -> Result<Self, TransportError> {
+        // An error means that a provider is installed already, which is as good.
+        drop(rustls::crypto::ring::default_provider().install_default());
+        let base = || {
+            reqwest::Client::builder()
+                .redirect(reqwest::redirect::Policy::none())
+                .referer(false)
+                .connect_timeout(CONNECT_TIMEOUT)
+                .pool_idle_timeout(POOL_IDLE)
+                .tcp_keepalive(Duration::from_secs(30))
+        };
+        let build = |builder: reqwest::ClientBuilder| builder.build().map_err(not_sent);
+        Ok(Self {
+            metadata: build(
+                base()
+                    .http2_keep_alive_interval(Duration::from_secs(20))
+                    .http2_keep_alive_timeout(Duration::from_secs(10)),
+            )?,
+            content: build(base().http1_only().no_gzip().pool_max_idle_per_host(MAX_IDLE_CONTENT))?,
+            local: build(base().http1_only().no_gzip().no_proxy())?,
+        })
+    }
+
+    fn client(&self, request: &Request<Bytes>, lane: Lane) -> &reqwest::Client {
+        match lane {
+            _ if request.uri().host().is_some_and(is_loopback) => &self.local,
+            Lane::Metadata => &self.metadata,
+            Lane::Content { .. } => &self.content,
+        }
+    }
+}
+
+impl Transport for HttpTransport {
+    fn send(
+        &self,
+        request: Request<Bytes>,
+        lane: Lane,
+    ) -> BoxFuture<'_, Result<Response<RawBody>, TransportError>> {
+        let client = self.client(&request, lane).clone();
+        Box::pin(async move {
+            let progress = Arc::new(AtomicU64::new(0));
+            let (parts, body) = request.into_parts();
+            let body = match lane {
+                Lane::Content { .. } if !body.is_empty() => {
+                    reqwest::Body::wrap(Outgoing { left: body, progress: Arc::clone(&progress) })
+                }
+                _ => reqwest::Body::from(body),
+            };
+            let request = Request::from_parts(parts, body).try_into().map_err(not_sent)?;
+            let sending = client.execute(request);
+            let answer = match lane {
+                Lane::Content { idle } => while_moving(sending, &progress, idle).await?,
+                Lane::Metadata => sending.await,
+            };
+            answer.map_err(from_reqwest).map(opened)
+        })
+    }
+}
+
+/// Awaits `sending` for as long as `progress` moves at least once per `idle`.
+async fn while_moving<F: Future>(
+    sending: F,
+    progress: &AtomicU64,
+    idle: Duration,
+) -> Result<F::Output, TransportError> {
+    tokio::pin!(sending);
+    let mut seen = progress.load(Ordering::Relaxed);
+    loop {
+        tokio::select! {
+            biased;
+            output = &mut sending => return Ok(output),
+            () = tokio::time::sleep(idle) => {
+                let moved = progress.load(Ordering::Relaxed);
+                if moved == seen {
+                    return Err(TransportError::Stalled);
+                }
+                seen = moved;
+            }
+        }
+    }
+}
+
+fn opened(answer: reqwest::Response) -> Response<RawBody> {
+    let answer: Response<reqwest::Body> = answer.into();
+    answer.map(|body| {
+        let chunks = http_body_util::BodyDataStream::new(body);
+        let body: RawBody = Box::pin(chunks.map(|chunk| chunk.map_err(from_reqwest)));
+        body
+    })
+}
+
+fn not_sent(error: impl Into<NotSent>) -> TransportError {
+    let NotSent(error) = error.into();
+    TransportError::NotSent(Arc::new(error.without_url()))
+}
+
+struct NotSent(reqwest::Error);
+
+impl From<reqwest::Error> for NotSent {
+    fn from(error: reqwest::Error) -> Self {
+        Self(error)
+    }
+}
+
+fn from_reqwest(error: reqwest::Error) -> TransportError {
+    // Addresses may be secrets; they are not part of any error.
+    let not_sent = error.is_connect() || error.is_builder();
+    let source = Arc::new(error.without_url());
+    if not_sent { TransportError::NotSent(source) } else { TransportError::Broken(source) }
+}
+
+/// A request body in small frames, which tells how far it got.
+struct Outgoing {
+    left: Bytes,
+    progress: Arc<AtomicU64>,
+}
+
+const FRAME_BYTES: usize = 64 << 10;
+
+impl http_body::Body for Outgoing {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _context: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<Bytes>, Self::Error>>> {
+        if self.left.is_empty() {
+            return Poll::Ready(None);
+        }
+        let take = self.left.len().min(FRAME_BYTES);
+        let frame = self.left.split_to(take);
+        self.progress.fetch_add(take as u64, Ordering::Relaxed);
+        Poll::Ready(Some(Ok(http_body::Frame::data(frame))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.left.is_empty()
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        http_body::SizeHint::with_exact(self.left.len() as u64)
+    }
+}
