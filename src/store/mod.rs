@@ -71,6 +71,17 @@ pub enum StoreError {
     NoNode(NodeId),
 }
 
+impl StoreError {
+    /// The disk has no room for the change.
+    pub fn is_out_of_space(&self) -> bool {
+        match self {
+            Self::Database(error) => error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull),
+            Self::Io { source, .. } => crate::disk::is_out_of_space(source),
+            _ => false,
+        }
+    }
+}
+
 /// How much a commit must survive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Durability {

@@ -2,6 +2,8 @@
 
 use std::io;
 
+use crate::store::StoreError;
+
 /// Why an operation failed. One variant per thing a caller can tell apart (design 8).
 #[derive(Debug, thiserror::Error)]
 pub enum VfsError {
@@ -141,5 +143,15 @@ impl VfsError {
                 | Self::NoSpace
                 | Self::QuotaExceeded
         )
+    }
+}
+
+impl From<StoreError> for VfsError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            error if error.is_out_of_space() => Self::NoSpace,
+            StoreError::NoNode(_) => Self::Stale,
+            other => Self::Store(other.to_string()),
+        }
     }
 }

@@ -5,6 +5,7 @@
 
 mod api;
 mod error;
+pub mod namespace;
 mod types;
 
 pub use api::Filesystem;
