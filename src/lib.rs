@@ -15,6 +15,7 @@ pub mod config;
 pub mod disk;
 pub mod emulator;
 pub mod engine;
+pub mod fuse;
 pub mod graph;
 pub mod model;
 pub mod store;

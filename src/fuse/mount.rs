@@ -1,0 +1,181 @@
+//! A mounted file system, from the mount to its end.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use fuser::{Session, SessionACL};
+use tokio::runtime::Handle as Runtime;
+use tokio::sync::watch;
+
+use super::adapter::Adapter;
+use super::attach::{self, Request};
+use super::check::{self, CheckOptions};
+use super::error::MountError;
+use super::fence::Fence;
+use super::metrics::Metrics;
+use super::mountinfo::MountTable;
+use super::negotiate::Features;
+use super::notify::NotifyHandle;
+use super::serve::{Limits, Server};
+use super::unmount::{self, Unmount};
+use crate::clock::Clock;
+use crate::vfs::Filesystem;
+
+/// More threads cost more in wake-ups than they gain (performance 2b).
+const MAX_THREADS: usize = 4;
+
+/// How to mount.
+#[derive(Clone, Debug, Default)]
+pub struct MountOptions {
+    /// Where.
+    pub mountpoint: PathBuf,
+    /// What `df` and `findmnt` show as the device.
+    pub source: String,
+    /// The kernel refuses every change.
+    pub read_only: bool,
+    /// Let users in other than the one who mounts; not said: root's mounts do.
+    pub allow_other: Option<bool>,
+    /// Further options as for mount(8).
+    pub extra: Vec<String>,
+    /// What may be done to make the directory fit.
+    pub check: CheckOptions,
+    /// Ask the kernel to read complete files itself (needs CAP_SYS_ADMIN).
+    pub passthrough: bool,
+    /// How far the kernel reads ahead, in KiB; only root can set it.
+    pub read_ahead_kib: Option<u32>,
+}
+
+/// What a mount uses and does not own.
+#[derive(Clone, Debug)]
+pub struct Services {
+    /// Runs operations that must wait.
+    pub runtime: Runtime,
+    /// For latencies.
+    pub clock: Arc<dyn Clock>,
+    /// Delivers to the kernel from now until the mount ends.
+    pub notify: NotifyHandle,
+    /// Counts operations.
+    pub metrics: Arc<Metrics>,
+    /// Bounds of waiting.
+    pub limits: Limits,
+}
+
+/// A mounted file system. Dropping it unmounts lazily.
+#[derive(Debug)]
+pub struct MountedSession {
+    mountpoint: PathBuf,
+    /// Tells our mount from one that took its place.
+    device: Option<String>,
+    ended: watch::Receiver<bool>,
+}
+
+/// Mounts `files` and serves them until unmounted, by [`MountedSession::stop`] or by anyone else.
+///
+/// Blocks for the mount and the kernel's handshake. A process that systemd started to serve an automount must
+/// call this before setsid(2), so that the kernel knows it for the mounting one.
+pub fn mount<F: Filesystem>(
+    files: Arc<F>,
+    options: &MountOptions,
+    services: &Services,
+) -> Result<MountedSession, MountError> {
+    let mountpoint = check::check_mountpoint(&options.mountpoint, options.check)?.path;
+    let request = Request {
+        source: options.source.clone(),
+        read_only: options.read_only,
+        allow_other: options.allow_other.unwrap_or_else(|| rustix::process::geteuid().is_root()),
+        extra: options.extra.clone(),
+    };
+    let connection = attach::attach(&mountpoint, &request)?;
+    let (sender, ended) = watch::channel(false);
+    let device = MountTable::read().ok().and_then(|table| Some(table.at(&mountpoint)?.device.clone()));
+    // From here on a failure unmounts.
+    let mounted = MountedSession { mountpoint, device, ended };
+    let fence = Arc::<Fence>::default();
+    let server = Server {
+        runtime: services.runtime.clone(),
+        clock: Arc::clone(&services.clock),
+        metrics: Arc::clone(&services.metrics),
+        fence: Arc::clone(&fence),
+        limits: services.limits,
+    };
+    let adapter = Adapter::new(files, server, Features { passthrough: options.passthrough });
+    let failed = |source| MountError::Io { action: "begin serving the mount".into(), source };
+    // The kernel lets in whom the mount lets in.
+    let session = Session::from_fd(adapter, connection, SessionACL::All, threads()).map_err(failed)?;
+    services.notify.attach(Arc::new(session.notifier()), fence).map_err(failed)?;
+    mounted.raise_read_ahead(options.read_ahead_kib);
+    let notify = services.notify.clone();
+    let run = move || {
+        if let Err(error) = session.run() {
+            tracing::error!(%error, "serving the mount ended with an error");
+        }
+        notify.end();
+        sender.send_replace(true);
+    };
+    std::thread::Builder::new().name("fuse-session".into()).spawn(run).map_err(failed)?;
+    tracing::info!(mountpoint = %mounted.mountpoint.display(), source = options.source, "mounted");
+    Ok(mounted)
+}
+
+fn threads() -> fuser::Config {
+    let mut config = fuser::Config::default();
+    config.n_threads =
+        Some(std::thread::available_parallelism().map_or(1, |cores| cores.get().min(MAX_THREADS)));
+    config
+}
+
+impl MountedSession {
+    /// Where, without symbolic links.
+    pub fn mountpoint(&self) -> &Path {
+        &self.mountpoint
+    }
+
+    /// Whether the kernel has ended the mount.
+    pub fn has_ended(&self) -> bool {
+        *self.ended.borrow()
+    }
+
+    /// Returns when the kernel has ended the mount and every request has been taken up.
+    pub async fn wait(&self) {
+        // The sender is dropped only by a session thread that panicked, which is an end too.
+        let _ = self.ended.clone().wait_for(|&ended| ended).await;
+    }
+
+    /// Unmounts, unless that has happened. `Busy`: still mounted and serving.
+    pub fn stop(&self, how: Unmount) -> Result<(), MountError> {
+        if self.has_ended() || !self.is_in_place() {
+            return Ok(());
+        }
+        match unmount::unmount(&self.mountpoint, how) {
+            Err(MountError::NotMounted { .. }) => Ok(()),
+            other => other,
+        }
+    }
+
+    /// Whether what is mounted there is this mount.
+    fn is_in_place(&self) -> bool {
+        let Ok(table) = MountTable::read() else { return true };
+        table.at(&self.mountpoint).map(|mount| &mount.device) == self.device.as_ref()
+    }
+
+    fn raise_read_ahead(&self, kib: Option<u32>) {
+        let (Some(kib), Some(device)) = (kib, &self.device) else { return };
+        let setting = format!("/sys/class/bdi/{device}/read_ahead_kb");
+        if let Err(error) = std::fs::write(setting, kib.to_string()) {
+            log_read_ahead(&error);
+        }
+    }
+}
+
+fn log_read_ahead(error: &io::Error) {
+    tracing::debug!(%error, "the kernel's read-ahead stays as it is");
+}
+
+impl Drop for MountedSession {
+    fn drop(&mut self) {
+        if let Err(error) = self.stop(Unmount::Lazy) {
+            tracing::warn!(%error, "the mount stays behind");
+        }
+    }
+}
