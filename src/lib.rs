@@ -12,6 +12,7 @@
 pub mod auth;
 pub mod clock;
 pub mod config;
+pub mod daemon;
 pub mod disk;
 pub mod emulator;
 pub mod engine;

@@ -1,0 +1,132 @@
+//! The only place that builds concrete things and wires them.
+
+pub mod control;
+pub mod exit;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::config::MountSettings;
+use crate::model::DriveType;
+
+/// Why the daemon could not start, or ended badly.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{what}: {why}; {remedy}")]
+pub struct DaemonError {
+    /// What was tried, or on what.
+    pub what: String,
+    /// What is wrong.
+    pub why: String,
+    /// What to do.
+    pub remedy: String,
+    /// The process's exit code (`docs/errors.md`).
+    pub exit_code: u8,
+}
+
+/// What an ended mount leaves behind.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct ExitReport {
+    /// Changes that are still unsent; they are kept and go out at the next mount.
+    pub unsent: u64,
+    /// Files that live on this machine only.
+    pub unprotected: u64,
+}
+
+/// A demonstration: a drive of the built-in emulator, mounted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DemoSettings {
+    /// Where it is shown: absolute.
+    pub mountpoint: PathBuf,
+    /// What the drive holds at the start.
+    pub seed: SeedTree,
+    /// Added to every answer of the emulated service.
+    pub latency: Duration,
+}
+
+/// Where a running demonstration is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct DemoInfo {
+    /// The mounted directory.
+    pub mountpoint: PathBuf,
+    /// Address of the emulated service.
+    pub service: String,
+    /// Cache and state; gone when the demonstration ends.
+    pub work_dir: PathBuf,
+}
+
+/// What an emulated drive holds at the start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SeedTree {
+    /// Nothing.
+    Empty,
+    /// A few dozen files of all kinds.
+    Sample,
+    /// A copy of a directory.
+    Directory(PathBuf),
+    /// Generated files.
+    Synthetic {
+        /// Files in all.
+        files: u32,
+        /// Files in one folder.
+        per_folder: u32,
+        /// Bytes of each.
+        size: u64,
+    },
+}
+
+/// A stand-alone emulator.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EmulatorSettings {
+    /// Loopback address and port; port 0 lets the system choose.
+    pub listen: SocketAddr,
+    /// Flavour of the user's drive.
+    pub drive_type: DriveType,
+    /// What it holds at the start.
+    pub seed: SeedTree,
+    /// Certificate chain and key, both PEM; plain HTTP without.
+    pub tls: Option<(PathBuf, PathBuf)>,
+    /// Added to every answer.
+    pub latency: Duration,
+    /// Bytes of quota of each drive.
+    pub quota: Option<u64>,
+    /// Where contents are kept; a temporary directory without.
+    pub data_dir: Option<PathBuf>,
+    /// Switches of the emulator by name, with their values.
+    pub switches: Vec<(String, serde_json::Value)>,
+}
+
+/// Mounts a drive and serves it until it is unmounted or a signal ends it.
+///
+/// Blocks; builds the runtime. Calls `ready` once, when the mount is usable.
+pub fn run_mount(settings: MountSettings, ready: impl FnOnce()) -> Result<ExitReport, DaemonError> {
+    let _ = (settings, ready);
+    Err(unfinished("mount"))
+}
+
+/// Runs a demonstration until it is unmounted or a signal ends it.
+///
+/// Blocks. Calls `ready` once, when the mount is usable.
+pub fn run_demo(settings: DemoSettings, ready: impl FnOnce(&DemoInfo)) -> Result<ExitReport, DaemonError> {
+    let _ = (settings, ready);
+    Err(unfinished("demo"))
+}
+
+/// Serves an emulator until a signal ends it.
+///
+/// Blocks. Calls `ready` once with its base address, when it listens.
+pub fn run_emulator(settings: EmulatorSettings, ready: impl FnOnce(&str)) -> Result<(), DaemonError> {
+    let _ = (settings, ready);
+    Err(unfinished("emulator"))
+}
+
+fn unfinished(what: &str) -> DaemonError {
+    DaemonError {
+        what: what.to_owned(),
+        why: "it is not wired yet".to_owned(),
+        remedy: "use a later version".to_owned(),
+        exit_code: 1,
+    }
+}
