@@ -1,0 +1,272 @@
+//! Tokens: the check of bearer tokens and the token endpoint (graph-api 1.3, 1.5, 1.7, 1.9).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Value, json};
+
+use super::config::{EmulatorConfig, Tokens};
+use super::error::{ApiError, ApiResult};
+use super::http::{Call, Reply};
+use super::ids::{Guid, mix};
+use super::time::Ms;
+
+/// A device code works this long (graph-api 1.3).
+const DEVICE_CODE_SECONDS: i64 = 900;
+
+#[derive(Debug)]
+struct DeviceCode {
+    expires: Ms,
+    state: DeviceState,
+    offline: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum DeviceState {
+    Pending,
+    Approved,
+    Declined,
+}
+
+#[derive(Debug)]
+pub(crate) struct Auth {
+    accepted: Tokens,
+    /// Issued by the endpoint, with their end.
+    issued: BTreeMap<String, Ms>,
+    /// Seen and then expired by a test.
+    expired: BTreeSet<String>,
+    seen: BTreeSet<String>,
+    refresh: BTreeSet<String>,
+    devices: BTreeMap<String, DeviceCode>,
+    lifetime: Ms,
+    key: u64,
+    count: u64,
+    pub(crate) rotation_strict: bool,
+    pub(crate) invalid_grant: bool,
+    /// Device codes are approved at the first poll; off: until a test approves them.
+    pub(crate) approve_devices: bool,
+}
+
+impl Auth {
+    pub(crate) fn new(config: &EmulatorConfig) -> Self {
+        Self {
+            accepted: config.tokens.clone(),
+            issued: BTreeMap::new(),
+            expired: BTreeSet::new(),
+            seen: BTreeSet::new(),
+            refresh: BTreeSet::new(),
+            devices: BTreeMap::new(),
+            lifetime: config.token_lifetime.as_millis() as Ms,
+            key: mix(config.id_seed ^ 0x70CE),
+            count: 0,
+            rotation_strict: false,
+            invalid_grant: false,
+            approve_devices: true,
+        }
+    }
+
+    /// 401 `InvalidAuthenticationToken` for missing, malformed and expired tokens (graph-api 1.9).
+    pub(crate) fn check(&mut self, call: &Call, claims_challenge: bool) -> ApiResult<()> {
+        let fail = |message: &'static str| {
+            let mut e = ApiError::new(401, "InvalidAuthenticationToken", message);
+            let mut value = "Bearer realm=\"\", authorization_uri=\"https://login.microsoftonline.com/common/oauth2/authorize\"".to_owned();
+            if claims_challenge {
+                let claims =
+                    STANDARD.encode(r#"{"access_token":{"nbf":{"essential":true,"value":"1790000000"}}}"#);
+                value.push_str(&format!(", error=\"insufficient_claims\", claims=\"{claims}\""));
+            }
+            e = e.header("www-authenticate", value);
+            Err(e)
+        };
+        let Some(header) = call.header("authorization") else {
+            return fail("Access token is empty.");
+        };
+        let scheme = header.split_at_checked(7);
+        let Some((_, token)) =
+            scheme.filter(|(s, t)| s.eq_ignore_ascii_case("bearer ") && !t.trim().is_empty())
+        else {
+            return fail("Access token is empty.");
+        };
+        let token = token.trim();
+        if self.expired.contains(token) {
+            return fail("Lifetime validation failed, the token is expired.");
+        }
+        let good = match (self.issued.get(token), &self.accepted) {
+            (Some(end), _) if call.now >= *end => {
+                return fail("Lifetime validation failed, the token is expired.");
+            }
+            (Some(_), _) | (None, Tokens::Any) => true,
+            (None, Tokens::List(list)) => list.iter().any(|t| t == token),
+        };
+        if !good {
+            return fail("CompactToken parsing failed.");
+        }
+        self.seen.insert(token.to_owned());
+        Ok(())
+    }
+
+    /// All access tokens seen or issued so far stop working.
+    pub(crate) fn expire_tokens(&mut self) {
+        self.expired.append(&mut self.seen);
+        self.expired.extend(std::mem::take(&mut self.issued).into_keys());
+    }
+
+    /// Refresh tokens given out before stop working.
+    pub(crate) fn revoke_refresh_tokens(&mut self) {
+        self.refresh.clear();
+    }
+
+    /// A refresh token that works without a sign-in before it.
+    pub(crate) fn add_refresh_token(&mut self, token: &str) {
+        self.refresh.insert(token.to_owned());
+    }
+
+    /// Decides all pending device codes.
+    pub(crate) fn decide_devices(&mut self, approve: bool) {
+        for code in self.devices.values_mut().filter(|c| c.state == DeviceState::Pending) {
+            code.state = if approve { DeviceState::Approved } else { DeviceState::Declined };
+        }
+    }
+
+    fn fresh(&mut self, prefix: &str) -> String {
+        self.count += 1;
+        let a = mix(self.key ^ self.count);
+        format!("{prefix}.{:016x}{:016x}", a, mix(a ^ 0x5EC2E7))
+    }
+
+    /// POST `{tenant}/oauth2/v2.0/devicecode` and `/token`; `None` when the path is neither.
+    pub(crate) fn endpoint(&mut self, call: &Call, form: &BTreeMap<String, String>) -> Option<Reply> {
+        let (tenant, what) = call.path.trim_start_matches('/').split_once("/oauth2/v2.0/")?;
+        let known = matches!(what, "devicecode" | "token");
+        if !known || tenant.contains('/') {
+            return None;
+        }
+        if call.method != "POST" {
+            return Some(Reply::empty(405));
+        }
+        let answer = match (what, form.get("client_id")) {
+            (_, None) if what == "devicecode" => Err(("invalid_request", 900_144)),
+            ("devicecode", _) => Ok(self.device_code(call, form)),
+            _ => self.token(call, tenant, form),
+        };
+        Some(
+            match answer {
+                Ok(body) => Reply::json(200, body),
+                Err((error, code)) => oauth_error(call, error, code),
+            }
+            .header("cache-control", "no-store"),
+        )
+    }
+
+    fn device_code(&mut self, call: &Call, form: &BTreeMap<String, String>) -> Value {
+        let code = self.fresh("DAQAB");
+        let user = format!("{:09X}", mix(self.count) & 0xF_FFFF_FFFF);
+        let state = if self.approve_devices { DeviceState::Approved } else { DeviceState::Pending };
+        let expires = call.now + DEVICE_CODE_SECONDS * 1000;
+        let offline = form.get("scope").is_some_and(|s| s.contains("offline_access"));
+        self.devices.insert(code.clone(), DeviceCode { expires, state, offline });
+        let uri = "https://microsoft.com/devicelogin";
+        json!({
+            "device_code": code, "user_code": user, "verification_uri": uri,
+            "expires_in": DEVICE_CODE_SECONDS, "interval": 5,
+            "message": format!("To sign in, use a web browser to open the page {uri} and enter the code {user} to authenticate."),
+        })
+    }
+
+    fn token(
+        &mut self,
+        call: &Call,
+        tenant: &str,
+        form: &BTreeMap<String, String>,
+    ) -> Result<Value, (&'static str, u32)> {
+        let field = |key: &str| form.get(key).map(String::as_str).unwrap_or_default();
+        let scope = field("scope").to_owned();
+        let offline = scope.contains("offline_access");
+        match field("grant_type") {
+            "refresh_token" => {
+                let old = field("refresh_token").to_owned();
+                if self.invalid_grant || !self.refresh.contains(&old) {
+                    return Err(("invalid_grant", 50_173));
+                }
+                if self.rotation_strict {
+                    self.refresh.remove(&old);
+                }
+                Ok(self.grant(call, &scope, true))
+            }
+            // `common` and its kind are refused, and there is no refresh token (graph-api 1.5).
+            "client_credentials" => {
+                if matches!(tenant, "common" | "organizations" | "consumers") {
+                    return Err(("invalid_request", 50_194));
+                }
+                let basic = call.header("authorization").is_some_and(|h| h.starts_with("Basic "));
+                let secret =
+                    !field("client_secret").is_empty() || !field("client_assertion").is_empty() || basic;
+                if !secret {
+                    return Err(("invalid_client", 7_000_216));
+                }
+                if !scope.ends_with("/.default") {
+                    return Err(("invalid_scope", 1_002_012));
+                }
+                Ok(self.grant(call, "", false))
+            }
+            "urn:ietf:params:oauth:grant-type:device_code" => {
+                let Some(code) = self.devices.get(field("device_code")) else {
+                    return Err(("bad_verification_code", 70_019));
+                };
+                let offline = code.offline;
+                match code.state {
+                    _ if call.now >= code.expires => Err(("expired_token", 70_020)),
+                    DeviceState::Pending => Err(("authorization_pending", 70_016)),
+                    DeviceState::Declined => Err(("authorization_declined", 70_017)),
+                    DeviceState::Approved => {
+                        self.devices.remove(field("device_code"));
+                        Ok(self.grant(call, &scope, offline))
+                    }
+                }
+            }
+            "authorization_code" if field("code").is_empty() || field("code_verifier").is_empty() => {
+                Err(("invalid_request", 900_144))
+            }
+            "authorization_code" => Ok(self.grant(call, &scope, offline)),
+            _ => Err(("unsupported_grant_type", 70_003)),
+        }
+    }
+
+    fn grant(&mut self, call: &Call, scope: &str, refresh: bool) -> Value {
+        let access = self.fresh("EwB");
+        self.issued.insert(access.clone(), call.now + self.lifetime);
+        let seconds = self.lifetime / 1000 - 1;
+        let mut body = json!({
+            "token_type": "Bearer", "expires_in": seconds, "ext_expires_in": seconds, "access_token": access,
+        });
+        if !scope.is_empty() {
+            body["scope"] = json!(scope);
+        }
+        if refresh {
+            let token = self.fresh("M.R3");
+            self.refresh.insert(token.clone());
+            body["refresh_token"] = json!(token);
+        }
+        body
+    }
+}
+
+/// The error body of the login service (graph-api 1.7).
+fn oauth_error(call: &Call, error: &str, code: u32) -> Reply {
+    let trace = Guid::derived(call.now as u64 ^ u64::from(code)).text();
+    let stamp = super::time::rfc3339(call.now, super::time::Fraction::None).replace('T', " ");
+    let mut body = json!({
+        "error": error,
+        "error_description": format!("AADSTS{code}: {error}. Trace ID: {trace} Correlation ID: {trace} Timestamp: {stamp}"),
+        "error_codes": [code],
+        "timestamp": stamp,
+        "trace_id": trace,
+        "correlation_id": trace,
+        "error_uri": format!("https://login.microsoftonline.com/error?code={code}"),
+    });
+    if error == "invalid_grant" {
+        body["suberror"] = json!("bad_token");
+    }
+    Reply::json(if error == "invalid_client" { 401 } else { 400 }, body)
+}
