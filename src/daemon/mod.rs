@@ -122,6 +122,21 @@ pub fn run_emulator(settings: EmulatorSettings, ready: impl FnOnce(&str)) -> Res
     Err(unfinished("emulator"))
 }
 
+/// Leaves the terminal's session, so that closing it ends nothing.
+///
+/// Fails only for a process that leads a group already, which then has a session or a shell of its own.
+pub fn detach() {
+    // SAFETY: setsid takes no arguments and touches no memory.
+    #[allow(unsafe_code)]
+    let session = unsafe { libc::setsid() };
+    if session < 0 {
+        tracing::debug!(error = %std::io::Error::last_os_error(), "no session of its own");
+    }
+    if let Err(error) = std::env::set_current_dir("/") {
+        tracing::warn!(%error, "cannot leave the directory it was started in");
+    }
+}
+
 fn unfinished(what: &str) -> DaemonError {
     DaemonError {
         what: what.to_owned(),

@@ -1,0 +1,114 @@
+//! The command line: one file per command, arguments in, words out; no logic of its own.
+
+mod completions;
+mod demo;
+mod emulator;
+mod man;
+mod mount;
+mod mountpoint;
+mod output;
+mod seed;
+mod status;
+mod sync;
+mod umount;
+
+use std::ffi::OsString;
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+use crate::daemon::exit;
+use output::CliError;
+
+/// OneDrive and SharePoint document libraries as a local directory.
+#[derive(Debug, Parser)]
+#[command(
+    name = "onedrivefs",
+    version,
+    about,
+    disable_help_subcommand = true,
+    after_help = after_help(),
+    max_term_width = 100
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Mount(Box<mount::Args>),
+    #[command(visible_alias = "unmount")]
+    Umount(umount::Args),
+    Status(status::Args),
+    Sync(sync::Args),
+    Demo(demo::Args),
+    Emulator(Box<emulator::Args>),
+    #[command(hide = true)]
+    Completions(completions::Args),
+    #[command(hide = true)]
+    Man(man::Args),
+}
+
+/// Runs the program with these arguments, the program's own name first, and returns its exit code.
+pub fn run(arguments: Vec<OsString>) -> u8 {
+    let cli = match Cli::try_parse_from(mount::as_command(arguments)) {
+        Ok(cli) => cli,
+        Err(error) => return output::usage(&error),
+    };
+    match execute(cli.command) {
+        Ok(code) => code,
+        Err(error) => {
+            error.print();
+            error.exit_code
+        }
+    }
+}
+
+fn execute(command: Command) -> Result<u8, CliError> {
+    match command {
+        Command::Mount(args) => mount::run(*args),
+        Command::Umount(args) => umount::run(&args),
+        Command::Status(args) => status::run(&args),
+        Command::Sync(args) => sync::run(&args),
+        Command::Demo(args) => demo::run(&args),
+        Command::Emulator(args) => emulator::run(*args),
+        Command::Completions(args) => completions::run(&args, &mut Cli::command()),
+        Command::Man(args) => man::run(&args, Cli::command()),
+    }
+}
+
+fn after_help() -> String {
+    let codes: String = exit::TABLE.iter().map(|(code, meaning)| format!("  {code}  {meaning}\n")).collect();
+    format!(
+        "Examples:\n  \
+         onedrivefs demo ~/demo           try it without an account\n  \
+         onedrivefs mount me ~/OneDrive   mount your drive\n  \
+         onedrivefs status                what is mounted, and what is unsent\n  \
+         onedrivefs umount ~/OneDrive     send what is unsent, then unmount\n\n\
+         Exit codes:\n{codes}\n\
+         Errors are one line on stderr: 'onedrivefs: what: why; remedy'."
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_shows_examples_and_the_help_shows_every_exit_code() {
+        let mut cli = Cli::command();
+        let help = cli.render_long_help().to_string();
+        for (code, meaning) in exit::TABLE {
+            assert!(help.contains(&format!("{code}  {meaning}")), "{help}");
+        }
+        for command in cli.get_subcommands() {
+            let after = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            assert!(after.contains("onedrivefs "), "{} shows no example", command.get_name());
+        }
+    }
+}

@@ -1,0 +1,315 @@
+//! `onedrivefs mount`.
+
+use std::ffi::OsString;
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use serde::{Deserialize, Serialize};
+
+use super::mountpoint;
+use super::output::{CliError, changes};
+use crate::config::{Choices, Environment, MountSettings, parse_options};
+use crate::daemon::{self, ExitReport, exit};
+
+/// Set for the process that stays behind; it reports over stdout.
+const STAY_BEHIND: &str = "ONEDRIVEFS_STAY_BEHIND";
+/// A log longer than this is set aside when a daemon starts.
+const LOG_MAX: u64 = 16 << 20;
+
+/// Mount a drive at a directory.
+///
+/// Returns when the directory is usable and leaves a daemon that serves it.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  onedrivefs mount me ~/OneDrive
+  onedrivefs mount me ~/OneDrive --read-only
+  onedrivefs mount 'b!Zk3…' /mnt/team -o allow_other,uid=1000,cache-size=50GiB
+  onedrivefs mount me /mnt/one --foreground --graph-url http://127.0.0.1:8080
+
+Everything that takes a value can also be given with -o, in [defaults] of
+~/.config/onedrivefs/config.toml, or as ONEDRIVEFS_NAME in the environment;
+flags win over the environment, that over the file. Further settings for -o:
+cache-size, min-free, settle, poll-interval, drain-timeout, request-rate,
+request-burst, log.")]
+pub struct Args {
+    /// Which drive: 'me', or a drive's id
+    drive: String,
+    /// Where to mount it: an existing directory
+    mountpoint: PathBuf,
+    /// Mount options, separated by commas: the flags below by their long names, settings, and those of
+    /// mount(8)
+    #[arg(short = 'o', value_name = "OPTS", action = clap::ArgAction::Append)]
+    options: Vec<String>,
+    /// Stay in the foreground and log to stderr
+    #[arg(long)]
+    foreground: bool,
+    /// Change nothing
+    #[arg(long)]
+    read_only: bool,
+    /// Make close, rename, mkdir and unlink wait for the service
+    #[arg(long)]
+    sync: bool,
+    /// Let other users enter
+    #[arg(long)]
+    allow_other: bool,
+    /// Owner of entries [default: you]
+    #[arg(long, value_name = "N")]
+    uid: Option<String>,
+    /// Group of entries [default: yours]
+    #[arg(long, value_name = "N")]
+    gid: Option<String>,
+    /// Permissions of files, octal [default: 644]
+    #[arg(long, value_name = "M")]
+    file_mode: Option<String>,
+    /// Permissions of directories, octal [default: 755]
+    #[arg(long, value_name = "M")]
+    dir_mode: Option<String>,
+    /// Where content is cached
+    #[arg(long, value_name = "D")]
+    cache_dir: Option<String>,
+    /// Where unsent data is kept
+    #[arg(long, value_name = "D")]
+    state_dir: Option<String>,
+    /// Root of the Graph service
+    #[arg(long, value_name = "U")]
+    graph_url: Option<String>,
+    /// Root of the sign-in service
+    #[arg(long, value_name = "U")]
+    login_url: Option<String>,
+    /// Whose sign-in to use
+    #[arg(long, value_name = "A")]
+    account: Option<String>,
+}
+
+impl Args {
+    fn choices(&self) -> Result<Choices, CliError> {
+        let mut flags = Choices::default();
+        for (given, name) in
+            [(self.read_only, "read-only"), (self.sync, "sync"), (self.allow_other, "allow-other")]
+        {
+            if given {
+                set(&mut flags, name, "true")?;
+            }
+        }
+        for (value, name) in [
+            (&self.uid, "uid"),
+            (&self.gid, "gid"),
+            (&self.file_mode, "file-mode"),
+            (&self.dir_mode, "dir-mode"),
+            (&self.cache_dir, "cache-dir"),
+            (&self.state_dir, "state-dir"),
+            (&self.graph_url, "graph-url"),
+            (&self.login_url, "login-url"),
+            (&self.account, "account"),
+        ] {
+            if let Some(value) = value {
+                set(&mut flags, name, value)?;
+            }
+        }
+        let options = parse_options(&self.options.join(",")).map_err(|message| {
+            let (why, remedy) =
+                message.split_once("; ").unwrap_or((&message, "see 'onedrivefs mount --help'"));
+            CliError::new(exit::USAGE, "-o", why, remedy)
+        })?;
+        Ok(flags.over(options))
+    }
+
+    fn settings(&self) -> Result<MountSettings, CliError> {
+        let mountpoint = mountpoint::resolve(&self.mountpoint)?;
+        let environment = Environment::of_process();
+        Ok(MountSettings::resolve(&self.drive, &mountpoint, self.choices()?, &environment)?)
+    }
+}
+
+fn set(flags: &mut Choices, name: &str, value: &str) -> Result<(), CliError> {
+    flags
+        .set(name, value)
+        .map_err(|(why, remedy)| CliError::new(exit::USAGE, format!("--{name}"), why, remedy))
+}
+
+pub fn run(args: Args) -> Result<u8, CliError> {
+    if std::env::var_os(STAY_BEHIND).is_some() {
+        return Ok(stay_behind(&args));
+    }
+    let settings = args.settings()?;
+    if args.foreground {
+        start_log(&settings.log);
+        let report = daemon::run_mount(settings, || {})?;
+        return Ok(ended(&report));
+    }
+    leave_daemon(&settings)
+}
+
+/// What the process that stays behind says over its stdout, once.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Word {
+    Ready,
+    Failed { what: String, why: String, remedy: String, exit_code: u8 },
+}
+
+impl Word {
+    fn say(&self) {
+        let mut line = serde_json::to_string(self).expect("plain words are JSON");
+        line.push('\n');
+        // The command that waited for it may have been interrupted; the log has it too.
+        if let Err(error) = std::io::stdout().write_all(line.as_bytes()) {
+            tracing::warn!(%error, "nobody waits for the mount any more");
+        }
+    }
+}
+
+fn stay_behind(args: &Args) -> u8 {
+    let result = args.settings().and_then(|settings| {
+        start_log(&settings.log);
+        Ok(daemon::run_mount(settings, || {
+            daemon::detach();
+            Word::Ready.say();
+        })?)
+    });
+    match result {
+        Ok(report) => ended(&report),
+        Err(error) => {
+            error.print();
+            let CliError { what, why, remedy, exit_code } = error;
+            Word::Failed { what, why, remedy, exit_code }.say();
+            exit_code
+        }
+    }
+}
+
+fn ended(report: &ExitReport) -> u8 {
+    if report.unsent == 0 {
+        return exit::OK;
+    }
+    tracing::warn!("{} still unsent; kept, and sent at the next mount", changes(report.unsent));
+    exit::UNSENT
+}
+
+/// Starts this program again for the same mount and waits until that one is usable or has failed.
+fn leave_daemon(settings: &MountSettings) -> Result<u8, CliError> {
+    let log_path = settings.state_dir.join(&settings.account).join("daemon.log");
+    let failed = |why: std::io::Error, remedy: &str| {
+        CliError::new(exit::FAILURE, settings.mountpoint.display(), why, remedy)
+    };
+    let log = open_log(&log_path)
+        .map_err(|error| failed(error, &format!("make {} writable", log_path.display())))?;
+    let mut child = Command::new("/proc/self/exe")
+        .args(std::env::args_os().skip(1))
+        .env(STAY_BEHIND, "1")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(log)
+        .spawn()
+        .map_err(|error| failed(error, "try with --foreground"))?;
+    let mut line = String::new();
+    if let Some(stdout) = child.stdout.take() {
+        BufReader::new(stdout).read_line(&mut line).map_err(|error| failed(error, "see the log"))?;
+    }
+    match serde_json::from_str(&line) {
+        Ok(Word::Ready) => Ok(exit::OK),
+        Ok(Word::Failed { what, why, remedy, exit_code }) => Err(CliError { what, why, remedy, exit_code }),
+        Err(_) => {
+            let why = match child.wait() {
+                Ok(status) => format!("the daemon ended early ({status})"),
+                Err(error) => error.to_string(),
+            };
+            let remedy = format!("see {}", log_path.display());
+            Err(CliError::new(exit::FAILURE, settings.mountpoint.display(), why, remedy))
+        }
+    }
+}
+
+fn open_log(path: &Path) -> std::io::Result<std::fs::File> {
+    if let Some(parent) = path.parent() {
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(parent)?;
+    }
+    if std::fs::metadata(path).is_ok_and(|log| log.len() > LOG_MAX) {
+        std::fs::rename(path, path.with_extension("log.1"))?;
+    }
+    std::fs::OpenOptions::new().create(true).append(true).mode(0o600).open(path)
+}
+
+/// Log lines go to stderr, which is the daemon's log when it stays behind.
+pub fn start_log(filter: &str) {
+    let filter = tracing_subscriber::EnvFilter::try_new(filter)
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    let to_terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    let started = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(to_terminal)
+        .try_init();
+    if started.is_err() {
+        tracing::debug!("the log was started before");
+    }
+}
+
+/// Arguments as mount(8) gives them to `/sbin/mount.onedrivefs` become those of `onedrivefs mount`.
+///
+/// mount(8) calls its helper as `mount.TYPE SPEC DIR [-sfnv] [-N NS] [-t TYPE] [-o OPTS]`.
+pub fn as_command(arguments: Vec<OsString>) -> Vec<OsString> {
+    let name = arguments.first().map(|name| Path::new(name).file_name().unwrap_or_default().to_owned());
+    let is_helper = name.is_some_and(|name| {
+        ["mount.onedrivefs", "mount.fuse.onedrivefs"].iter().any(|helper| name == *helper)
+    });
+    if !is_helper {
+        return arguments;
+    }
+    let mut command: Vec<OsString> = vec!["onedrivefs".into(), "mount".into()];
+    let mut rest = arguments.into_iter().skip(1);
+    while let Some(argument) = rest.next() {
+        match argument.to_str() {
+            Some("-t" | "-N") => drop(rest.next()),
+            Some(flags) if flags.len() > 1 && flags.starts_with('-') && is_helper_flags(flags) => {}
+            _ => command.push(argument),
+        }
+    }
+    command
+}
+
+fn is_helper_flags(flags: &str) -> bool {
+    flags[1..].bytes().all(|flag| b"sfnv".contains(&flag))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    fn parse(line: &[&str]) -> Args {
+        match super::super::Cli::try_parse_from(line).unwrap().command {
+            super::super::Command::Mount(args) => *args,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_flag_wins_over_the_same_mount_option() {
+        let line = "onedrivefs mount me /mnt -o ro,uid=1,gid=2 -o file_mode=600 --uid 7";
+        let choices = parse(&line.split(' ').collect::<Vec<_>>()).choices().unwrap();
+        assert_eq!((choices.uid, choices.gid), (Some(7), Some(2)));
+        assert_eq!((choices.read_only, choices.file_mode), (Some(true), Some(0o600)));
+    }
+
+    #[test]
+    fn a_wrong_value_names_its_flag() {
+        let args = parse(&["onedrivefs", "mount", "me", "/mnt", "--file-mode", "999"]);
+        let error = args.choices().unwrap_err();
+        assert_eq!((error.what.as_str(), error.exit_code), ("--file-mode", exit::USAGE));
+        let args = parse(&["onedrivefs", "mount", "me", "/mnt", "-o", "quux"]);
+        assert!(args.choices().unwrap_err().why.contains("no mount option 'quux'"));
+    }
+
+    #[test]
+    fn fstab_and_systemd_can_call_it_as_a_helper() {
+        let line = "/sbin/mount.onedrivefs me /mnt/one -sn -t onedrivefs -o rw,noauto";
+        let command = as_command(line.split(' ').map(OsString::from).collect());
+        assert_eq!(command, ["onedrivefs", "mount", "me", "/mnt/one", "-o", "rw,noauto"]);
+        let own: Vec<OsString> = ["onedrivefs", "mount", "-s"].map(OsString::from).into();
+        assert_eq!(as_command(own.clone()), own);
+    }
+}

@@ -1,0 +1,207 @@
+//! `onedrivefs status`.
+
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use super::mountpoint;
+use super::output::{CliError, changes, files, print, print_json};
+use super::umount::not_mounted;
+use crate::config::Environment;
+use crate::daemon::control::{
+    Answer, Client, ControlError, Found, MountState, Presence, Request, Status, find_all,
+};
+use crate::daemon::exit;
+use crate::model::units::approximate_size;
+
+/// Show what is mounted, how it is, and what is unsent and why.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  onedrivefs status
+  onedrivefs status ~/OneDrive --json | jq .pending")]
+pub struct Args {
+    /// Where a drive is mounted [default: all mounts of yours]
+    mountpoint: Option<PathBuf>,
+    /// Print JSON: one object for MOUNTPOINT, a list of them without
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn run(args: &Args) -> Result<u8, CliError> {
+    let environment = Environment::of_process();
+    match &args.mountpoint {
+        Some(path) => one(&mountpoint::resolve(path)?, args.json, &environment),
+        None => all(args.json, &environment),
+    }
+}
+
+fn one(mountpoint: &std::path::Path, json: bool, environment: &Environment) -> Result<u8, CliError> {
+    let Some(mut client) = Client::of_mount(environment, mountpoint) else {
+        if mountpoint::is_mounted(mountpoint) {
+            let remedy = format!("run 'onedrivefs umount {}'", mountpoint.display());
+            return Err(CliError::new(
+                exit::FAILURE,
+                mountpoint.display(),
+                "it is mounted, but its daemon is gone",
+                remedy,
+            ));
+        }
+        return Err(not_mounted(mountpoint));
+    };
+    match client.ask(&Request::Status, &mut |_| {})? {
+        Answer::Status(status) if json => print_json(&status)?,
+        Answer::Status(status) => print(&text(&status))?,
+        _ => {
+            let remedy = "use the 'onedrivefs' that it was started from";
+            let why = "the daemon answered something else";
+            return Err(CliError::new(exit::FAILURE, mountpoint.display(), why, remedy));
+        }
+    }
+    Ok(exit::OK)
+}
+
+/// A mount in the list of all.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Listed {
+    Alive(Box<Status>),
+    Unwell { socket: PathBuf, error: ControlError },
+    Dead { socket: PathBuf, state: &'static str },
+}
+
+fn all(json: bool, environment: &Environment) -> Result<u8, CliError> {
+    let listed: Vec<Listed> = find_all(environment).into_iter().map(list).collect();
+    let unwell = listed.iter().any(|one| matches!(one, Listed::Unwell { .. }));
+    if json {
+        print_json(&listed)?;
+    } else if listed.is_empty() {
+        print("nothing is mounted\n")?;
+    } else {
+        let shown: Vec<String> = listed.iter().map(listed_text).collect();
+        print(&shown.join("\n"))?;
+    }
+    Ok(if unwell { exit::FAILURE } else { exit::OK })
+}
+
+fn list(found: Found) -> Listed {
+    let socket = found.socket;
+    match found.presence {
+        Presence::Alive(status) => Listed::Alive(status),
+        Presence::Unwell(error) => Listed::Unwell { socket, error },
+        Presence::Dead => Listed::Dead { socket, state: "dead" },
+    }
+}
+
+fn listed_text(listed: &Listed) -> String {
+    match listed {
+        Listed::Alive(status) => text(status),
+        Listed::Unwell { socket, error } => format!("{}\n  {error}\n", socket.display()),
+        Listed::Dead { socket, .. } => {
+            format!("{}\n  its daemon died; the socket has been removed\n", socket.display())
+        }
+    }
+}
+
+fn text(status: &Status) -> String {
+    let mut text = format!("{}\n", status.mountpoint.as_path().display());
+    let mut line = |name: &str, value: String| text += &format!("  {name:<11}{value}\n");
+    line("state", state(status));
+    if let Some(drive) = &status.drive {
+        let kind = serde_json::to_value(drive.drive_type).unwrap_or_default();
+        line(
+            "drive",
+            format!("{} ({}), account {}", drive.name, kind.as_str().unwrap_or("?"), status.account),
+        );
+        if let Some(quota) = drive.quota.filter(|quota| quota.total > 0) {
+            let (used, total) = (approximate_size(quota.used), approximate_size(quota.total));
+            line("space", format!("{used} used of {total}{}", if quota.exceeded { ", full" } else { "" }));
+        }
+    }
+    line("items", status.items.to_string());
+    let (used, limit) = (approximate_size(status.cache.used), approximate_size(status.cache.limit));
+    line("cache", format!("{used} of {limit}"));
+    if let Some(when) = &status.last_delta {
+        line("checked", when.clone());
+    }
+    line("unsent", if status.pending == 0 { "nothing".to_owned() } else { changes(status.pending) });
+    for upload in &status.uploads {
+        let (sent, size) = (approximate_size(upload.sent), approximate_size(upload.size));
+        text += &format!("    {}: sending, {sent} of {size}\n", upload.path);
+    }
+    for parked in &status.parked {
+        text += &format!("    {}: waits: {}; {}\n", parked.path, parked.reason, parked.remedy);
+    }
+    if status.unprotected > 0 {
+        let count = files(status.unprotected);
+        text += &format!("  local      {count} only on this machine (scratch names), not protected\n");
+    }
+    for notice in &status.notices {
+        text += &format!("  notice     {notice}\n");
+    }
+    text
+}
+
+fn state(status: &Status) -> String {
+    let meaning = match status.state {
+        MountState::Starting => "starting",
+        MountState::Enumerating => "online; still reading the list of files",
+        MountState::Online => "online",
+        MountState::Offline => "offline; changes are kept and sent later",
+        MountState::SignedOut => "signed out; changes are kept until you sign in again",
+        MountState::Draining => "being unmounted; sending what is unsent",
+    };
+    format!("{meaning}{}", if status.read_only { ", read-only" } else { "" })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::daemon::control::{CacheUse, DriveStatus, Parked, RequestCounts, Upload, WirePath};
+    use crate::model::{DriveType, Quota};
+
+    #[test]
+    fn status_says_what_is_unsent_and_why() {
+        let quota = Quota { total: 5 << 40, used: 3 << 30, remaining: 1, exceeded: false };
+        let drive = DriveStatus {
+            id: "b!x".into(),
+            name: "OneDrive".into(),
+            drive_type: DriveType::Business,
+            quota: Some(quota),
+        };
+        let shown = text(&Status {
+            mountpoint: WirePath("/mnt/one".into()),
+            state: MountState::Online,
+            drive: Some(drive),
+            account: "work".into(),
+            read_only: false,
+            pending: 2,
+            parked: vec![Parked {
+                path: "a.txt".into(),
+                reason: "the drive is full".into(),
+                remedy: "make room".into(),
+            }],
+            unprotected: 1,
+            uploads: vec![Upload { path: "b.bin".into(), sent: 1 << 20, size: 4 << 20 }],
+            last_delta: Some("2026-03-01T08:15:30Z".into()),
+            cache: CacheUse { used: 0, limit: 20 << 30 },
+            items: 12,
+            requests: RequestCounts::default(),
+            notices: vec!["c.txt: both sides changed it".into()],
+            pid: 7,
+            version: "0".into(),
+        });
+        let expected = "/mnt/one\n  \
+                        state      online\n  \
+                        drive      OneDrive (business), account work\n  \
+                        space      3.0 GiB used of 5.0 TiB\n  \
+                        items      12\n  \
+                        cache      0 B of 20 GiB\n  \
+                        checked    2026-03-01T08:15:30Z\n  \
+                        unsent     2 changes\n    \
+                        b.bin: sending, 1.0 MiB of 4.0 MiB\n    \
+                        a.txt: waits: the drive is full; make room\n  \
+                        local      1 file only on this machine (scratch names), not protected\n  \
+                        notice     c.txt: both sides changed it\n";
+        assert_eq!(shown, expected);
+    }
+}

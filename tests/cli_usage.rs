@@ -1,0 +1,119 @@
+//! The program as a user's shell sees it: help, mistakes, exit codes. Nothing here is mounted.
+
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::process::{Command, Output};
+
+/// Runs the program with a home of its own.
+fn onedrivefs(home: &Path, arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_onedrivefs"));
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("ONEDRIVEFS_") {
+            command.env_remove(name);
+        }
+    }
+    for (name, place) in [
+        ("HOME", ""),
+        ("XDG_CONFIG_HOME", "config"),
+        ("XDG_STATE_HOME", "state"),
+        ("XDG_CACHE_HOME", "cache"),
+        ("XDG_RUNTIME_DIR", ""),
+    ] {
+        command.env(name, home.join(place));
+    }
+    command.args(arguments).output().expect("the program was built")
+}
+
+fn code(output: &Output) -> i32 {
+    output.status.code().expect("no signal ended it")
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+#[test]
+fn a_mistake_is_one_line_on_stderr_with_what_why_and_remedy() {
+    let home = tempfile::tempdir().unwrap();
+    let mount = home.path().join("mnt");
+    std::fs::create_dir(&mount).unwrap();
+    let mount = mount.to_str().unwrap();
+    let cases: &[(&[&str], i32, &str)] = &[
+        (&[], 2, "a command is missing"),
+        (&["moutn"], 2, "did you mean"),
+        (&["mount", "me"], 2, "<MOUNTPOINT>"),
+        (&["mount", "me", "/nowhere/at/all"], 2, "give a directory that exists"),
+        (&["mount", "me", mount, "-o", "alow_other"], 2, "did you mean 'allow-other'?"),
+        (&["mount", "me", mount, "--graph-url", "http://example.com"], 2, "use https"),
+        (&["mount", "me", mount, "--file-mode", "8"], 2, "--file-mode"),
+        (&["umount", mount], 3, "no drive is mounted there"),
+        (&["status", mount], 3, "no drive is mounted there"),
+        (&["sync", mount], 3, "no drive is mounted there"),
+        (&["sync", mount, "--timeout", "5"], 2, "500ms, 60s, 5m, 2h, 1d"),
+        (&["emulator", "--listen", "0.0.0.0:80"], 2, "open to the network"),
+        (&["demo", mount, "--seed", "/nowhere"], 2, "/nowhere"),
+    ];
+    for (arguments, expected, words) in cases {
+        let output = onedrivefs(home.path(), arguments);
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(code(&output), *expected, "{arguments:?}: {stderr}");
+        assert_eq!(stderr.lines().count(), 1, "{arguments:?}: {stderr}");
+        assert!(stderr.starts_with("onedrivefs: ") && stderr.contains("; "), "{arguments:?}: {stderr}");
+        assert!(stderr.contains(words), "{arguments:?}: {stderr}");
+        assert_eq!(stdout(&output), "", "{arguments:?}");
+    }
+}
+
+#[test]
+fn a_mistake_in_the_configuration_names_the_file() {
+    let home = tempfile::tempdir().unwrap();
+    let directory = home.path().join("config/onedrivefs");
+    std::fs::create_dir_all(&directory).unwrap();
+    std::fs::write(directory.join("config.toml"), "[defaults]\nsetle = \"2s\"\n").unwrap();
+    let mount = home.path().join("mnt");
+    std::fs::create_dir(&mount).unwrap();
+    let output = onedrivefs(home.path(), &["mount", "me", mount.to_str().unwrap()]);
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(code(&output), 2, "{stderr}");
+    assert!(stderr.contains("config.toml") && stderr.contains("did you mean 'settle'?"), "{stderr}");
+}
+
+#[test]
+fn help_shows_an_example_for_every_command() {
+    let home = tempfile::tempdir().unwrap();
+    for command in ["mount", "umount", "status", "sync", "demo", "emulator", "completions", "man"] {
+        let output = onedrivefs(home.path(), &[command, "--help"]);
+        assert_eq!(code(&output), 0);
+        let example = format!("Examples:\n  onedrivefs {command}");
+        assert!(stdout(&output).contains(&example), "{command}: {}", stdout(&output));
+    }
+    assert!(stdout(&onedrivefs(home.path(), &["--help"])).contains("Exit codes:"));
+}
+
+#[test]
+fn status_without_a_mount_is_no_failure_and_clears_a_dead_socket() {
+    let home = tempfile::tempdir().unwrap();
+    assert_eq!(stdout(&onedrivefs(home.path(), &["status"])), "nothing is mounted\n");
+    let directory = home.path().join("onedrivefs");
+    std::fs::create_dir(&directory).unwrap();
+    std::fs::set_permissions(&directory, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+    drop(UnixListener::bind(directory.join("mnt-one.sock")).unwrap());
+    let output = onedrivefs(home.path(), &["status", "--json"]);
+    let listed: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(listed[0]["state"], "dead");
+    assert_eq!(stdout(&onedrivefs(home.path(), &["status", "--json"])), "[]\n");
+}
+
+#[test]
+fn completions_and_manual_pages_cover_the_commands() {
+    let home = tempfile::tempdir().unwrap();
+    for shell in ["bash", "zsh", "fish"] {
+        let script = stdout(&onedrivefs(home.path(), &["completions", shell]));
+        assert!(script.contains("umount") && script.contains("foreground"), "{shell}");
+    }
+    let pages = home.path().join("man1");
+    assert_eq!(code(&onedrivefs(home.path(), &["man", pages.to_str().unwrap()])), 0);
+    for page in ["onedrivefs.1", "onedrivefs-mount.1", "onedrivefs-umount.1", "onedrivefs-demo.1"] {
+        assert!(pages.join(page).exists(), "{page}");
+    }
+}
