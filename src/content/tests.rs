@@ -1,0 +1,478 @@
+//! What the cache promises, over a fake service, on a paused clock.
+
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+
+use super::fake::{Fault, bytes_of, cache, cache_with, config, hashed_key, key};
+use super::{ContentError, FetchErrorKind, Urgency};
+use crate::disk::Disk;
+use crate::model::ByteRange;
+
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+
+fn dir() -> tempfile::TempDir {
+    tempfile::tempdir().expect("a directory")
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_read_returns_the_services_bytes_and_the_next_one_asks_nobody() {
+    let dir = dir();
+    let (cache, fake) = cache(dir.path());
+    let key = hashed_key("a", 3 * MIB + 5);
+    let file = cache.file(&key);
+    let reader = file.reader();
+    for range in [ByteRange::new(0, 10), ByteRange::new(MIB - 3, MIB + 9), ByteRange::new(3 * MIB, 9 * MIB)] {
+        let bytes = file.read(range, &reader).await.expect("read");
+        assert_eq!(bytes, bytes_of(&key, range), "{range}");
+    }
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let before = fake.requests().len();
+    let range = ByteRange::new(MIB - 3, MIB + 9);
+    let ready = file.read(range, &reader).now_or_never().expect("ready at the first poll").expect("read");
+    assert_eq!((ready.to_vec(), fake.requests().len()), (bytes_of(&key, range), before));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cache_outlives_its_process() {
+    let dir = dir();
+    let key = hashed_key("a", 5 * MIB);
+    {
+        let (cache, _) = cache(dir.path());
+        cache.file(&key).complete().await.expect("fetched");
+    }
+    let (cache, fake) = cache(dir.path());
+    let file = cache.file(&key);
+    assert!(file.is_complete());
+    let range = ByteRange::new(2 * MIB, 3 * MIB);
+    let bytes = file.read(range, &file.reader()).now_or_never().expect("ready").expect("read");
+    assert_eq!(bytes, bytes_of(&key, range));
+    assert!(fake.requests().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn concurrent_misses_of_one_block_are_one_request() {
+    let dir = dir();
+    let (cache, fake) = cache(dir.path());
+    fake.pace(Duration::from_millis(10));
+    let key = key("a", 100 * MIB);
+    let file = cache.file(&key);
+    let readers: Vec<_> = (0..20).map(|_| file.reader()).collect();
+    let range = ByteRange::new(50 * MIB + 7, 50 * MIB + 4096);
+    let reads = readers.iter().map(|reader| file.read(range, reader));
+    for bytes in futures_util::future::join_all(reads).await {
+        assert_eq!(bytes.expect("read"), bytes_of(&key, range));
+    }
+    assert_eq!(fake.requests().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reader_gets_its_bytes_before_the_range_is_complete() {
+    let dir = dir();
+    let (cache, fake) = cache(dir.path());
+    fake.pace(Duration::from_millis(10));
+    let file = cache.file(&key("a", 900 * KIB));
+    let start = tokio::time::Instant::now();
+    file.read(ByteRange::new(0, 4096), &file.reader()).await.expect("read");
+    assert!(start.elapsed() < Duration::from_millis(50), "{:?}", start.elapsed());
+    assert_eq!(fake.requests(), [ByteRange::new(0, 900 * KIB)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn closing_the_reader_stops_what_nobody_else_waits_for() {
+    let dir = dir();
+    let (cache, fake) = cache(dir.path());
+    fake.pace(Duration::from_millis(100));
+    let key = key("a", 900 * KIB);
+    let file = cache.file(&key);
+    let (one, two) = (file.reader(), file.reader());
+    file.read(ByteRange::new(0, 4096), &one).await.expect("read");
+    let other = {
+        let (file, range) = (file.clone(), ByteRange::new(800 * KIB, 801 * KIB));
+        tokio::spawn(async move { file.read(range, &two).await })
+    };
+    tokio::task::yield_now().await;
+    drop(one);
+    other.await.expect("no panic").expect("the other reader still gets its bytes");
+    assert_eq!(fake.requests().len(), 1);
+    let dropped = || *fake.dropped.lock().expect("not poisoned");
+    let before = dropped();
+    let big = cache.file(&super::fake::key("b", 900 * KIB));
+    let reader = big.reader();
+    big.read(ByteRange::new(0, 4096), &reader).await.expect("read");
+    drop(reader);
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(dropped(), before + 1);
+    assert!(!big.is_complete());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_breaks_off_is_asked_for_again_from_where_it_ended() {
+    let dir = dir();
+    let (cache, fake) = cache(dir.path());
+    fake.script([Fault::Short(300 * KIB), Fault::Break(100 * KIB, FetchErrorKind::Offline), Fault::None]);
+    let key = hashed_key("a", 900 * KIB);
+    let file = cache.file(&key);
+    let bytes = file.read(ByteRange::new(0, 900 * KIB), &file.reader()).await.expect("read");
+    assert_eq!(bytes, bytes_of(&key, ByteRange::new(0, 900 * KIB)));
+    let starts: Vec<u64> = fake.requests().iter().map(|range| range.start / KIB).collect();
+    assert_eq!(starts, [0, 300, 400]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn endless_breaking_off_and_silence_end_in_an_error() {
+    let dir = dir();
+    let (cache, fake) = cache(dir.path());
+    fake.script(vec![Fault::Short(10); 100]);
+    let file = cache.file(&key("a", 900 * KIB));
+    let error = file.read(ByteRange::new(0, 900 * KIB), &file.reader()).await.expect_err("an error");
+    assert_eq!(error.fetch_kind(), Some(FetchErrorKind::Protocol));
+    assert!(fake.requests().len() <= 10);
+    fake.faults.lock().expect("not poisoned").clear();
+    fake.script([Fault::Silence]);
+    let error = file.read(ByteRange::new(0, 900 * KIB), &file.reader()).await.expect_err("an error");
+    assert_eq!(error.fetch_kind(), Some(FetchErrorKind::Deadline));
+    file.read(ByteRange::new(0, 900 * KIB), &file.reader()).await.expect("the next read succeeds");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_error_reaches_every_waiter_with_its_kind() {
+    let dir = dir();
+    for kind in [
+        FetchErrorKind::VersionGone,
+        FetchErrorKind::Offline,
+        FetchErrorKind::Denied,
+        FetchErrorKind::SignedOut,
+        FetchErrorKind::Malware,
+        FetchErrorKind::NotFound,
+    ] {
+        let (cache, fake) = cache(dir.path());
+        fake.script([Fault::Error(kind)]);
+        let file = cache.file(&key("a", 100 * MIB));
+        let readers = [file.reader(), file.reader()];
+        let reads = readers.iter().map(|reader| file.read(ByteRange::new(0, 10), reader));
+        for outcome in futures_util::future::join_all(reads).await {
+            assert_eq!(outcome.expect_err("an error").fetch_kind(), Some(kind));
+        }
+        assert_eq!(fake.requests().len(), 1, "a refusal is not repeated");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_size_than_stated_is_an_error_and_not_other_bytes() {
+    let dir = dir();
+    let (cache, fake) = cache(dir.path());
+    fake.script([Fault::Total(77)]);
+    let file = cache.file(&key("a", MIB));
+    let error = file.read(ByteRange::new(0, 10), &file.reader()).await.expect_err("an error");
+    assert_eq!(error.fetch_kind(), Some(FetchErrorKind::OtherSize { total: 77 }));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_version_that_went_away_between_two_ranges_is_never_mixed() {
+    let dir = dir();
+    let (cache, fake) = cache(dir.path());
+    let file = cache.file(&key("a", 100 * MIB));
+    let reader = file.reader();
+    file.read(ByteRange::new(0, 10), &reader).await.expect("the first range");
+    fake.script([Fault::Tag("another")]);
+    file.read(ByteRange::at(50 * MIB, 10), &reader).await.expect("only the tag moved");
+    *fake.gone.lock().expect("not poisoned") = true;
+    fake.script([Fault::Tag("third")]);
+    let error = file.read(ByteRange::at(70 * MIB, 10), &reader).await.expect_err("the content moved");
+    assert_eq!(error.fetch_kind(), Some(FetchErrorKind::VersionGone));
+    assert!(file.present().is_empty(), "what was fetched before may be of either version");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_damaged_content_is_fetched_once_more_and_then_refused() {
+    let dir = dir();
+    let (cache, fake) = cache(dir.path());
+    let key = hashed_key("a", 900 * KIB);
+    let whole = ByteRange::new(0, 900 * KIB);
+    fake.script([Fault::Flip]);
+    let file = cache.file(&key);
+    let bytes = file.read(whole, &file.reader()).await.expect("the second fetch is right");
+    assert_eq!((bytes.to_vec(), fake.requests().len()), (bytes_of(&key, whole), 2));
+    let other = hashed_key("b", 5 * MIB);
+    fake.script(vec![Fault::Flip; 9]);
+    let file = cache.file(&other);
+    assert!(matches!(file.complete().await, Err(ContentError::Damaged)));
+    assert!(matches!(file.read(ByteRange::new(0, 9), &file.reader()).await, Err(ContentError::Damaged)));
+    drop(file);
+    fake.faults.lock().expect("not poisoned").clear();
+    cache.file(&other).complete().await.expect("a later open tries again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sequential_reader_never_ends_well_on_damaged_content() {
+    let dir = dir();
+    let (cache, fake) = cache(dir.path());
+    let key = hashed_key("a", 20 * MIB);
+    fake.script([Fault::None, Fault::Flip]);
+    let file = cache.file(&key);
+    let reader = file.reader();
+    let mut outcome = Ok(());
+    for start in (0..20 * MIB).step_by(128 << 10) {
+        if let Err(error) = file.read(ByteRange::at(start, 128 * KIB), &reader).await {
+            outcome = Err(error);
+            break;
+        }
+    }
+    assert!(matches!(outcome, Err(ContentError::Damaged)), "{outcome:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_damaged_or_missing_cache_file_is_fetched_again() {
+    let dir = dir();
+    let key = hashed_key("a", 2 * MIB);
+    let range = ByteRange::new(0, 2 * MIB);
+    type Harm = fn(&std::path::Path);
+    let harms: [(&str, Harm); 7] = [
+        ("deleted", |path| std::fs::remove_file(path).expect("removed")),
+        ("cut", |path| {
+            std::fs::OpenOptions::new().write(true).open(path).expect("open").set_len(9).expect("cut");
+        }),
+        ("overwritten", |path| {
+            let file = std::fs::OpenOptions::new().write(true).open(path).expect("open");
+            file.write_all_at(b"garbage", MIB).expect("written");
+        }),
+        ("zeroed", |path| std::fs::write(path, vec![0; 2 << 20]).expect("written")),
+        ("map gone", |path| std::fs::remove_file(path.with_extension("map")).expect("removed")),
+        ("map of garbage", |path| {
+            let file =
+                std::fs::OpenOptions::new().write(true).open(path.with_extension("map")).expect("open");
+            file.write_all_at(&[0xA5; 64], 0).expect("written");
+        }),
+        ("map entries of garbage", |path| {
+            let file =
+                std::fs::OpenOptions::new().write(true).open(path.with_extension("map")).expect("open");
+            file.write_all_at(&[0xA5; 64], 4096).expect("written");
+        }),
+    ];
+    for (what, harm) in harms {
+        for mounted in [false, true] {
+            let (cache, fake) = cache(dir.path());
+            let file = cache.file(&key);
+            file.complete().await.expect("fetched");
+            let path = file.path();
+            drop(file);
+            let cache = if mounted { cache } else { super::fake::cache(dir.path()).0 };
+            let (cache, fake) = if mounted { (cache, fake) } else { super::fake::cache(dir.path()) };
+            harm(&path);
+            let file = cache.file(&key);
+            let bytes = file.read(range, &file.reader()).await.expect("read");
+            assert_eq!(bytes, bytes_of(&key, range), "{what}, mounted: {mounted}");
+            drop((file, fake));
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn deleting_the_whole_cache_under_an_open_file_loses_nothing() {
+    let dir = dir();
+    let (cache, _) = cache(dir.path());
+    let key = hashed_key("a", 20 * MIB);
+    let file = cache.file(&key);
+    let reader = file.reader();
+    file.read(ByteRange::new(0, 10), &reader).await.expect("read");
+    std::fs::remove_dir_all(dir.path()).expect("removed");
+    for start in (0..20 * MIB).step_by(1 << 20) {
+        let range = ByteRange::at(start, MIB);
+        assert_eq!(file.read(range, &reader).await.expect("read"), bytes_of(&key, range));
+    }
+    let again = cache.file(&key);
+    let range = ByteRange::at(5 * MIB, MIB);
+    assert_eq!(again.read(range, &again.reader()).await.expect("read"), bytes_of(&key, range));
+    drop((file, again, reader));
+    let other = hashed_key("b", MIB);
+    cache.file(&other).complete().await.expect("a new directory is made");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_empty_file_is_complete_and_makes_no_request() {
+    let dir = dir();
+    let (cache, fake) = cache(dir.path());
+    let file = cache.file(&hashed_key("a", 0));
+    assert!(file.is_complete());
+    assert!(file.read(ByteRange::new(0, 100), &file.reader()).await.expect("read").is_empty());
+    file.complete().await.expect("complete");
+    file.verify().await.expect("sound");
+    assert!(fake.requests().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_file_of_250_gb_costs_what_is_read_of_it() {
+    let dir = dir();
+    let (cache, fake) = cache(dir.path());
+    let key = key("a", 250_000_000_000);
+    let file = cache.file(&key);
+    let reader = file.reader();
+    for start in [0, 249_999_999_000, 125_000_000_001] {
+        let range = ByteRange::at(start, 1000);
+        assert_eq!(file.read(range, &reader).await.expect("read"), bytes_of(&key, range));
+    }
+    assert_eq!(fake.requests().len(), 3);
+    assert!(cache.usage().bytes < MIB, "{:?}", cache.usage());
+    drop((file, reader));
+    let (cache, fake) = super::fake::cache(dir.path());
+    let file = cache.file(&key);
+    assert_eq!(file.present().len(), 128 * KIB * 2 + 250_000_000_000 % (128 * KIB));
+    let range = ByteRange::at(125_000_000_001, 1000);
+    assert!(file.read(range, &file.reader()).now_or_never().is_some());
+    assert!(fake.requests().len() < 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_bound_is_never_exceeded_and_the_oldest_goes() {
+    let dir = dir();
+    let max_bytes = 5 * MIB;
+    let (cache, _) = cache_with(super::CacheConfig { max_bytes, ..config(dir.path()) }, Disk::new());
+    for round in 0..12 {
+        let key = hashed_key(&format!("item {round}"), MIB);
+        cache.file(&key).complete().await.expect("fetched");
+        assert!(cache.usage().bytes <= max_bytes, "{:?}", cache.usage());
+        assert!(allocated(dir.path()) <= max_bytes, "{}", allocated(dir.path()));
+    }
+    assert!(!cache.file(&hashed_key("item 3", MIB)).is_complete());
+    assert!(cache.file(&hashed_key("item 11", MIB)).is_complete());
+    assert!(cache.stats().bytes_evicted > 0);
+}
+
+fn allocated(dir: &std::path::Path) -> u64 {
+    let mut sum = 0;
+    for entry in std::fs::read_dir(dir).expect("a directory") {
+        let entry = entry.expect("an entry");
+        let stat = Disk::new().stat(&entry.path()).expect("stat");
+        sum += if stat.is_file { stat.allocated } else { allocated(&entry.path()) };
+    }
+    sum
+}
+
+#[tokio::test(start_paused = true)]
+async fn open_and_pinned_contents_never_go() {
+    let dir = dir();
+    let (cache, _) = cache_with(super::CacheConfig { max_bytes: 4 * MIB, ..config(dir.path()) }, Disk::new());
+    let open = cache.file(&hashed_key("open", MIB));
+    open.complete().await.expect("fetched");
+    let pinned = hashed_key("pinned", MIB);
+    cache.pin(&pinned.item, true);
+    cache.file(&pinned).complete().await.expect("fetched");
+    for round in 0..5 {
+        cache.file(&hashed_key(&format!("item {round}"), MIB)).complete().await.expect("fetched");
+    }
+    assert!(open.is_complete() && cache.file(&pinned).is_complete());
+    let also = cache.file(&hashed_key("also", MIB));
+    also.complete().await.expect("fetched");
+    let too_much = cache.file(&hashed_key("too much", 3 * MIB));
+    assert!(matches!(too_much.complete().await, Err(ContentError::NoRoom)));
+    cache.pin(&pinned.item, false);
+    drop((also, open));
+    too_much.complete().await.expect("there is room again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_file_larger_than_the_cache_streams_through() {
+    let dir = dir();
+    let (cache, fake) =
+        cache_with(super::CacheConfig { max_bytes: 4 * MIB, ..config(dir.path()) }, Disk::new());
+    let small = hashed_key("small", MIB);
+    cache.file(&small).complete().await.expect("fetched");
+    let key = hashed_key("large", 40 * MIB);
+    let file = cache.file(&key);
+    let reader = file.reader();
+    for start in (0..40 * MIB).step_by(128 << 10) {
+        let range = ByteRange::at(start, 128 * KIB);
+        assert_eq!(file.read(range, &reader).await.expect("read"), bytes_of(&key, range));
+        assert!(cache.usage().bytes <= 4 * MIB);
+    }
+    assert!(fake.requests().len() <= 12, "no block is fetched twice: {:?}", fake.requests());
+    assert!(cache.file(&small).is_complete(), "it did not push everything else out");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_free_space_floor_holds() {
+    let dir = dir();
+    let (cache, _) =
+        cache_with(super::CacheConfig { min_free_bytes: u64::MAX / 2, ..config(dir.path()) }, Disk::new());
+    let key = hashed_key("a", MIB);
+    let file = cache.file(&key);
+    let range = ByteRange::new(0, MIB);
+    assert_eq!(file.read(range, &file.reader()).await.expect("read"), bytes_of(&key, range));
+    assert_eq!(cache.usage().bytes, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn adopted_content_is_complete_and_its_source_stays() {
+    let dir = dir();
+    let (cache, fake) = cache(&dir.path().join("cache"));
+    let key = hashed_key("a", 2 * MIB + 3);
+    let path = dir.path().join("sealed");
+    std::fs::write(&path, bytes_of(&key, ByteRange::new(0, key.size))).expect("written");
+    let file = cache.adopt(&key, &path).expect("adopted");
+    assert!(file.is_complete() && file.backing().is_some());
+    file.verify().await.expect("sound");
+    let range = ByteRange::new(MIB, 2 * MIB + 3);
+    assert_eq!(file.read(range, &file.reader()).await.expect("read"), bytes_of(&key, range));
+    assert!(fake.requests().is_empty());
+    drop(file);
+    cache.forget(&key.item);
+    assert_eq!(std::fs::read(&path).expect("still there"), bytes_of(&key, ByteRange::new(0, key.size)));
+    assert!(!cache.file(&key).is_complete());
+    assert!(cache.adopt(&super::fake::key("a", 7), &path).is_err(), "another length is refused");
+}
+
+#[tokio::test(start_paused = true)]
+async fn forgotten_content_is_read_until_its_last_holder_lets_go() {
+    let dir = dir();
+    let (cache, fake) = cache(dir.path());
+    let key = hashed_key("a", MIB);
+    let file = cache.file(&key);
+    file.complete().await.expect("fetched");
+    let requests = fake.requests().len();
+    cache.forget(&key.item);
+    file.read(ByteRange::new(0, MIB), &file.reader()).await.expect("read");
+    assert_eq!(fake.requests().len(), requests);
+    let path = file.path();
+    drop(file);
+    assert!(!path.exists());
+    assert_eq!(cache.usage().files, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn blocks_survive_a_move_of_the_tags_open_or_not() {
+    let dir = dir();
+    for open in [false, true] {
+        let (cache, fake) = cache(&dir.path().join(open.to_string()));
+        let old = hashed_key("a", MIB);
+        let file = cache.file(&old);
+        file.complete().await.expect("fetched");
+        let held = open.then_some(file);
+        let mut new = old.clone();
+        new.version.etag = Some(crate::model::ETag::new("e2"));
+        cache.rekey(&old.item, old.size, &old.version, &new.version).expect("renamed");
+        let file = cache.file(&new);
+        assert!(file.is_complete(), "open: {open}");
+        assert_eq!(*file.key(), new);
+        assert!(held.is_none_or(|held| Arc::ptr_eq(&held, &file)));
+        file.read(ByteRange::new(0, MIB), &file.reader()).await.expect("read");
+        assert_eq!(fake.requests().len(), 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_read_is_urgent_and_what_comes_after_it_is_not() {
+    let dir = dir();
+    let (cache, fake) = cache(dir.path());
+    let file = cache.file(&key("a", 100 * MIB));
+    let reader = file.reader();
+    for start in (0..10 * MIB).step_by(128 << 10) {
+        file.read(ByteRange::at(start, 128 * KIB), &reader).await.expect("read");
+    }
+    let log = fake.log.lock().expect("not poisoned").clone();
+    assert_eq!(log[0].1, Urgency::Reader);
+    assert!(log.iter().any(|(_, urgency)| *urgency == Urgency::ReadAhead), "{log:?}");
+}
