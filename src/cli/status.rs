@@ -11,7 +11,7 @@ use crate::config::Environment;
 use crate::daemon::control::{
     Answer, Client, ControlError, Found, MountState, Presence, Request, Status, find_all,
 };
-use crate::daemon::exit;
+use crate::daemon::{exit, mounts};
 use crate::model::units::approximate_size;
 
 /// Show what is mounted, how it is, and what is unsent and why.
@@ -37,7 +37,7 @@ pub fn run(args: &Args) -> Result<u8, CliError> {
 
 fn one(mountpoint: &std::path::Path, json: bool, environment: &Environment) -> Result<u8, CliError> {
     let Some(mut client) = Client::of_mount(environment, mountpoint) else {
-        if mountpoint::is_mounted(mountpoint) {
+        if mounts::is_mounted(mountpoint) {
             let remedy = format!("run 'onedrivefs umount {}'", mountpoint.display());
             return Err(CliError::new(
                 exit::FAILURE,

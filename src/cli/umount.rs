@@ -1,7 +1,6 @@
 //! `onedrivefs umount`.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
 use super::mountpoint;
@@ -9,7 +8,7 @@ use super::output::{CliError, outcome_lines, print, print_json};
 use super::sync::Bar;
 use crate::config::Environment;
 use crate::daemon::control::{Answer, Client, Outcome, Request};
-use crate::daemon::exit;
+use crate::daemon::{exit, mounts};
 use crate::model::units;
 
 /// How long a daemon may take to end after it has answered.
@@ -38,10 +37,10 @@ pub fn run(args: &Args) -> Result<u8, CliError> {
     let mountpoint = mountpoint::resolve(&args.mountpoint)?;
     let outcome = match Client::of_mount(&Environment::of_process(), &mountpoint) {
         Some(client) => drain(client, args.timeout, &mountpoint)?,
-        None if mountpoint::is_mounted(&mountpoint) => {
+        None if mounts::is_mounted(&mountpoint) => {
             let lost = format!("{}: its daemon is gone; unmounting", mountpoint.display());
             eprintln!("onedrivefs: {lost}");
-            unmount_alone(&mountpoint)?;
+            mounts::unmount_dead(&mountpoint)?;
             Outcome::default()
         }
         None => return Err(not_mounted(&mountpoint)),
@@ -79,24 +78,4 @@ fn output_error(mountpoint: &Path) -> CliError {
         "the daemon answered something else",
         "use the 'onedrivefs' that it was started from",
     )
-}
-
-/// Removes a mount that nobody serves any more, with the system's own tool.
-fn unmount_alone(mountpoint: &Path) -> Result<(), CliError> {
-    let failed = |why: String| {
-        CliError::new(exit::BUSY, mountpoint.display(), why, "close the programs that use it, then try again")
-    };
-    let root = Environment::of_process().uid == 0;
-    let (tool, flag): (&str, &[&str]) = if root { ("umount", &[]) } else { ("fusermount3", &["-u"]) };
-    let done = Command::new(tool)
-        .args(flag)
-        .arg("--")
-        .arg(mountpoint)
-        .output()
-        .map_err(|error| failed(format!("{tool}: {error}")))?;
-    if done.status.success() {
-        return Ok(());
-    }
-    let said = String::from_utf8_lossy(&done.stderr);
-    Err(failed(said.lines().next().unwrap_or("it cannot be unmounted").trim().to_owned()))
 }

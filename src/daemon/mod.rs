@@ -2,6 +2,7 @@
 
 pub mod control;
 pub mod exit;
+pub mod mounts;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -24,6 +25,15 @@ pub struct DaemonError {
     pub remedy: String,
     /// The process's exit code (`docs/errors.md`).
     pub exit_code: u8,
+}
+
+impl DaemonError {
+    /// Takes a line of the form `what: why; remedy` apart.
+    pub fn from_line(line: &str, exit_code: u8) -> Self {
+        let (what, rest) = line.split_once(": ").unwrap_or(("onedrivefs", line));
+        let (why, remedy) = rest.split_once("; ").unwrap_or((rest, "see the log"));
+        Self { what: what.to_owned(), why: why.to_owned(), remedy: remedy.to_owned(), exit_code }
+    }
 }
 
 /// What an ended mount leaves behind.
