@@ -4,12 +4,13 @@
 //! 0600 from the first byte.
 
 use std::fmt;
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use super::Secret;
+use crate::disk::Disk;
 
 const FORMAT: u32 = 1;
 
@@ -32,13 +33,21 @@ pub trait TokenStore: Send + Sync + fmt::Debug {
 /// A token in a file of its own, readable by its owner only.
 #[derive(Clone, Debug)]
 pub struct FileTokenStore {
+    disk: Disk,
     path: PathBuf,
 }
 
 impl FileTokenStore {
     /// Uses the file at `path`; its directory must exist when something is saved.
-    pub fn new(path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into() }
+    pub fn new(disk: Disk, path: impl Into<PathBuf>) -> Self {
+        Self { disk, path: path.into() }
+    }
+
+    /// Where the next token is written before it takes its place; each process has its own.
+    fn draft(&self) -> PathBuf {
+        let mut name = self.path.file_name().unwrap_or_default().to_os_string();
+        name.push(format!(".{}.new", std::process::id()));
+        self.path.with_file_name(name)
     }
 }
 
@@ -74,13 +83,15 @@ impl TokenStore for FileTokenStore {
             Some(parent) if !parent.as_os_str().is_empty() => parent,
             _ => Path::new("."),
         };
-        // NamedTempFile creates with mode 0600.
-        let mut next = tempfile::NamedTempFile::new_in(directory)?;
+        let draft = self.draft();
+        // Left by a process that had our id and was killed here.
+        self.disk.unlink("token.tidy", &draft)?;
+        let file = self.disk.create("token.create", &draft)?;
         let text = serde_json::to_vec(&File { version: FORMAT, token: token.clone() })?;
-        next.write_all(&text)?;
-        next.as_file().sync_all()?;
-        next.persist(&self.path).map_err(|error| error.error)?;
-        std::fs::File::open(directory)?.sync_all()
+        file.write_at("token.write", &text, 0)?;
+        file.sync_all("token.sync")?;
+        self.disk.rename("token.rename", &draft, &self.path)?;
+        self.disk.sync_dir("token.sync_dir", directory)
     }
 }
 
@@ -96,7 +107,7 @@ mod tests {
     #[test]
     fn a_saved_token_is_read_back_and_only_its_owner_may_read_it() {
         let directory = tempfile::tempdir().expect("temporary directory");
-        let store = FileTokenStore::new(directory.path().join("token.json"));
+        let store = FileTokenStore::new(Disk::new(), directory.path().join("token.json"));
         assert_eq!(store.load().expect("no file is no error"), None);
         store.save(&token("one")).expect("save");
         store.save(&token("two")).expect("save again");
@@ -112,7 +123,7 @@ mod tests {
         let path = directory.path().join("token.json");
         for text in [r#"{"version":9,"refresh_token":"hush"}"#, r#"{"version":1,"refresh_token":hush}"#] {
             std::fs::write(&path, text).expect("write");
-            let error = FileTokenStore::new(&path).load().expect_err("refused");
+            let error = FileTokenStore::new(Disk::new(), &path).load().expect_err("refused");
             assert!(!format!("{error:?} {error}").contains("hush"));
         }
     }

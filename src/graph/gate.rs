@@ -232,3 +232,78 @@ impl Drop for Permit {
         self.shared.pump();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::SeededClock;
+
+    const LONG: Duration = Duration::from_secs(60);
+
+    fn gate(config: LimiterConfig) -> Gate {
+        Gate::new(config, Arc::new(SeededClock::with_seed(1)))
+    }
+
+    fn ask(priority: Priority) -> Ask {
+        Ask { priority, pool: Pool::Metadata, cost: 1 }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn waiters_leave_the_queue_by_priority_and_not_by_arrival() {
+        let gate = gate(LimiterConfig { max_metadata: 1, ..LimiterConfig::default() });
+        let first = gate.pass(ask(Priority::Listing), None, LONG).await.expect("nobody is there");
+        let (left, mut order) = tokio::sync::mpsc::unbounded_channel();
+        for priority in [Priority::Enumeration, Priority::Prefetch, Priority::Upload, Priority::Listing] {
+            let (gate, left) = (gate.clone(), left.clone());
+            tokio::spawn(async move {
+                let permit = gate.pass(ask(priority), None, LONG).await.expect("a turn");
+                left.send(priority).expect("the test listens");
+                drop(permit);
+            });
+        }
+        tokio::task::yield_now().await;
+        drop(first);
+        let mut seen = Vec::new();
+        for _ in 0..4 {
+            seen.push(order.recv().await.expect("someone leaves"));
+        }
+        assert_eq!(seen, [Priority::Listing, Priority::Upload, Priority::Prefetch, Priority::Enumeration]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_waiter_sleeps_until_the_bucket_has_its_token() {
+        let config = LimiterConfig { burst: 10.0, rate_per_s: 1.0, ..LimiterConfig::default() };
+        let gate = gate(config);
+        let began = Instant::now();
+        for _ in 0..13 {
+            gate.pass(ask(Priority::Upload), None, LONG).await.expect("a turn");
+        }
+        let took = began.elapsed();
+        assert!(took >= Duration::from_secs(5) && took < Duration::from_secs(6), "{took:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_waiter_that_goes_away_holds_nobody_up() {
+        let gate = gate(LimiterConfig { max_metadata: 1, ..LimiterConfig::default() });
+        let first = gate.pass(ask(Priority::Upload), None, LONG).await.expect("nobody is there");
+        let gone =
+            tokio::time::timeout(Duration::from_secs(1), gate.pass(ask(Priority::Upload), None, LONG)).await;
+        assert!(gone.is_err());
+        let late =
+            gate.pass(ask(Priority::Upload), Some(Instant::now() + Duration::from_secs(1)), LONG).await;
+        assert_eq!(late.expect_err("the time is up"), Held::TimedOut);
+        drop(first);
+        gate.pass(ask(Priority::Enumeration), None, LONG).await.expect("the slot is free");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pool_that_is_full_does_not_hold_up_the_other() {
+        let gate = gate(LimiterConfig { max_content: 1, ..LimiterConfig::default() });
+        let content = Ask { pool: Pool::Content, ..ask(Priority::Listing) };
+        let _first = gate.pass(content, None, LONG).await.expect("nobody is there");
+        let waiting = gate.pass(content, None, LONG);
+        tokio::pin!(waiting);
+        assert!(tokio::time::timeout(Duration::from_secs(1), &mut waiting).await.is_err());
+        gate.pass(ask(Priority::Enumeration), None, LONG).await.expect("another pool");
+    }
+}
