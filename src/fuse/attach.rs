@@ -162,7 +162,8 @@ fn mount_by_helper(path: &Path, request: &Request, options: &Options) -> Result<
         None if request.allow_other && message.contains("user_allow_other") => {
             Err(MountError::AllowOther { path: path.into() })
         }
-        None => Err(MountError::Fusermount { path: path.into(), message }),
+        // The helper opens the device as the user: look whether that is what failed.
+        None => check::open_device(path).and(Err(MountError::Fusermount { path: path.into(), message })),
     }
 }
 
