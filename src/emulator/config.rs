@@ -178,6 +178,9 @@ pub struct Switches {
     pub negative_folder_size: bool,
     /// All quota numbers are 0 (graph-api 2.3).
     pub zero_quota: bool,
+    /// Pre-authenticated URLs refuse an `Authorization` header (graph-api 6.1, 7.3: "401 may follow"). Off: as
+    /// rclone before 1.61 found it, which sends one.
+    pub refuse_data_authorization: bool,
     /// The download host answers 200 with the whole body to a Range (graph-api 6.2).
     pub ignore_range: bool,
     /// The download host sends no ETag (graph-api 6.2).
@@ -242,6 +245,7 @@ impl Default for Switches {
             c_tag_on_rename: false,
             negative_folder_size: false,
             zero_quota: false,
+            refuse_data_authorization: true,
             ignore_range: false,
             download_e_tag: true,
             refuse_current_version: true,

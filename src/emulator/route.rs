@@ -248,8 +248,10 @@ fn item(s: &mut Segments<'_>) -> ApiResult<Option<ItemAddr>> {
         }
         _ => return Ok(None),
     };
+    // `items/{id}:/` is the item itself: rclone's directory move asks so.
+    let slash_ends = s.rest.peek() == Some(&"") && s.rest.len() == 1 && head == "items";
     let path = if has_path { s.names()? } else { Vec::new() };
-    if has_path && path.is_empty() {
+    if has_path && path.is_empty() && !slash_ends {
         return Err(ApiError::invalid("The path is empty.").inner("invalidPath"));
     }
     if path.len() > MAX_PATH_LEVELS {
@@ -334,6 +336,7 @@ mod tests {
             ("/drives/d/root:/A/B.txt:/content", (Start::Root, list(&["A", "B.txt"]), list(&["content"]))),
             ("/drives/d/root:/A/B.txt:", (Start::Root, list(&["A", "B.txt"]), list(&[]))),
             ("/drives/d/items/X!1", (id(), list(&[]), list(&[]))),
+            ("/drives/d/items/X!1:/", (id(), list(&[]), list(&[]))),
             (
                 "/drives/d/items/X%211:/n+m:/createUploadSession",
                 (id(), list(&["n+m"]), list(&["createUploadSession"])),

@@ -94,7 +94,8 @@ pub(crate) async fn content(
 /// Answers `/_data/...`. A request that carries Authorization is refused (graph-api 6.1, 7.3).
 pub(crate) async fn data(shared: &Arc<Shared>, link: &Link, call: &Call, body: Body) -> ApiResult<Reply> {
     let path: Vec<&str> = call.path.trim_start_matches("/_data/").split('/').collect();
-    if call.header("authorization").is_some() && path.first() != Some(&"preview") {
+    let refuse = shared.lock().switches.refuse_data_authorization;
+    if refuse && call.header("authorization").is_some() {
         drain(shared, link, body).await;
         return Err(ApiError::new(
             401,
