@@ -19,38 +19,34 @@ use super::Graph;
 use super::classify::{Place, Refused, classify};
 use super::error::{GraphError, Ids, Result};
 use super::gate::{Ask, Held, Permit};
-use super::limiter::{Pool, Priority, RateLimit, Signal};
-use super::retry::{self, Failure, Repeat, Verdict};
+use super::headers::{claims_challenge, content_range_total, ids_of, location, location_header, rate_limit};
+use super::limiter::{Pool, Priority, Signal};
+use super::retry::{self, Failure, Repeat};
 use super::transport::{Lane, RawBody, TransportError};
+use super::tries::{BACKGROUND_FACTOR, Tries};
 use super::url::check_encrypted;
 use super::wire;
 use crate::auth::AccessToken;
-use crate::auth::oauth::decode_claims;
 
 /// Answers that are read whole may not be larger.
 const MAX_BODY_BYTES: usize = 64 << 20;
 /// Bodies of refusals are read this far.
 const MAX_ERROR_BYTES: usize = 64 << 10;
-const MAX_REDIRECTS: u32 = 5;
 const MAX_TOKEN_REFRESHES: u32 = 2;
-/// A transfer slower than this is given up, even if it moves.
-const MIN_BYTES_PER_S: u64 = 8 << 10;
-/// Background calls have this many times the deadline of those a program waits for.
-const BACKGROUND_FACTOR: u32 = 3;
 
 /// A request to be made, as often as its rules allow.
 #[derive(Clone)]
 pub(super) struct Call {
-    op: &'static str,
-    method: Method,
-    url: Url,
-    headers: HeaderMap,
-    body: Bytes,
-    place: Place,
-    priority: Priority,
-    cost: u32,
-    repeat: Repeat,
-    follow: bool,
+    pub op: &'static str,
+    pub method: Method,
+    pub url: Url,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+    pub place: Place,
+    pub priority: Priority,
+    pub cost: u32,
+    pub repeat: Repeat,
+    pub follow: bool,
 }
 
 impl Call {
@@ -112,7 +108,7 @@ impl Call {
         }
     }
 
-    fn pool(&self) -> Pool {
+    pub fn pool(&self) -> Pool {
         match self.place {
             Place::Graph if self.body.len() <= MAX_ERROR_BYTES => Pool::Metadata,
             Place::Graph | Place::Content | Place::Session => Pool::Content,
@@ -163,7 +159,10 @@ impl Graph {
             let Opened { response, permit, ids } = self.open_with(&call, &mut tries).await?;
             let (parts, body) = response.into_parts();
             let limit = tries.deadline.unwrap_or_else(|| self.now() + self.inner.config.metadata_deadline);
-            let read = tokio::time::timeout_at(limit, read_body(body, MAX_BODY_BYTES)).await;
+            // As for the head: a body that stands still leaves a read the time for a second attempt.
+            let hedge = call.repeat == Repeat::Safe && tries.attempt == 1;
+            let idle = self.inner.config.metadata_deadline / if hedge { 4 } else { 1 };
+            let read = tokio::time::timeout_at(limit, read_body(body, MAX_BODY_BYTES, idle)).await;
             drop(permit);
             let (failure, error) = match read {
                 Ok(Ok(body)) => {
@@ -174,7 +173,9 @@ impl Graph {
                     return Err(GraphError::Protocol { what: "answer too large", executed: true, ids });
                 }
                 Ok(Err(BodyError::Transport(error))) => (Failure::Broken, offline(error, true)),
-                Err(_) => (Failure::TimedOut, GraphError::Deadline { sent: true }),
+                Ok(Err(BodyError::Stalled)) | Err(_) => {
+                    (Failure::TimedOut, GraphError::Deadline { sent: true })
+                }
             };
             tries.failed(self, &call, failure, None, error).await?;
         }
@@ -356,7 +357,12 @@ impl Graph {
             permit.heard(if status < 500 { Signal::Fine } else { Signal::Failed });
         }
         let limit = self.now() + self.inner.config.metadata_deadline / 4;
-        let body = match tokio::time::timeout_at(limit, read_body(body, MAX_ERROR_BYTES)).await {
+        let body = match tokio::time::timeout_at(
+            limit,
+            read_body(body, MAX_ERROR_BYTES, self.inner.config.metadata_deadline),
+        )
+        .await
+        {
             Ok(Ok(body)) => body,
             _ => Bytes::new(),
         };
@@ -378,103 +384,6 @@ impl Graph {
 
     pub(super) fn now(&self) -> Instant {
         self.inner.clock.mono()
-    }
-}
-
-/// How far a call has come over its attempts.
-struct Tries {
-    url: Url,
-    attempt: u32,
-    redirects: u32,
-    refreshes: u32,
-    /// When the call ends. Background calls get theirs when they first leave the queue.
-    deadline: Option<Instant>,
-    /// From an attempt after which the change may have happened.
-    unresolved: Option<GraphError>,
-}
-
-impl Tries {
-    fn new(graph: &Graph, call: &Call) -> Self {
-        let waited_for = matches!(call.priority, Priority::Interactive | Priority::Listing);
-        let deadline = waited_for.then(|| graph.now() + budget(graph, call));
-        Self { url: call.url.clone(), attempt: 1, redirects: 0, refreshes: 0, deadline, unresolved: None }
-    }
-
-    /// Until when the attempt that begins now may wait for the head of its answer.
-    fn begin(&mut self, graph: &Graph, call: &Call) -> Instant {
-        let now = graph.now();
-        let deadline = *self.deadline.get_or_insert_with(|| now + budget(graph, call));
-        // Requests hang now and then (graph-api 11.6): a read leaves time for a second attempt.
-        let hedge = call.repeat == Repeat::Safe && call.place == Place::Graph && self.attempt == 1;
-        if hedge { now + (deadline.saturating_duration_since(now)) / 2 } else { deadline }
-    }
-
-    fn redirected(&mut self, call: &Call, to: Url) -> Result<()> {
-        self.redirects += 1;
-        let same_origin = to.origin() == self.url.origin();
-        let may_follow = call.method == Method::GET && (call.place == Place::Content || same_origin);
-        if self.redirects > MAX_REDIRECTS || !may_follow {
-            let what = "a redirect that is not followed";
-            return Err(GraphError::Protocol { what, executed: false, ids: Ids::default() });
-        }
-        self.url = to;
-        Ok(())
-    }
-
-    /// Waits before the next attempt, or ends the call with `error`.
-    async fn failed(
-        &mut self,
-        graph: &Graph,
-        call: &Call,
-        failure: Failure,
-        retry_after: Option<Duration>,
-        error: GraphError,
-    ) -> Result<()> {
-        let now = graph.now();
-        let left = self.deadline.map_or(Duration::ZERO, |deadline| deadline.saturating_duration_since(now));
-        let jitter = graph.inner.clock.random_below(u64::MAX);
-        match retry::decide(call.repeat, failure, self.attempt, retry_after, left, jitter) {
-            Verdict::GiveUp => Err(self.verdict(error)),
-            Verdict::Retry(delay) => {
-                if call.repeat == Repeat::Idempotent && error.outcome_unknown() {
-                    self.unresolved = Some(error);
-                }
-                self.attempt += 1;
-                graph.inner.counters.retried();
-                tokio::time::sleep(delay).await;
-                Ok(())
-            }
-        }
-    }
-
-    /// What to report: if an earlier attempt may have had its effect, a later refusal does not undo that.
-    fn verdict(&mut self, error: GraphError) -> GraphError {
-        let says_nothing = matches!(
-            error,
-            GraphError::Throttled { .. }
-                | GraphError::Offline { .. }
-                | GraphError::Deadline { .. }
-                | GraphError::SignedOut { .. }
-                | GraphError::Configuration { .. }
-        );
-        match self.unresolved.take() {
-            Some(earlier) if says_nothing && !error.outcome_unknown() => earlier,
-            _ => error,
-        }
-    }
-}
-
-/// All the time a call may take from when it first may be sent.
-fn budget(graph: &Graph, call: &Call) -> Duration {
-    let config = &graph.inner.config;
-    match call.pool() {
-        Pool::Metadata if matches!(call.priority, Priority::Interactive | Priority::Listing) => {
-            config.metadata_deadline
-        }
-        Pool::Metadata => config.metadata_deadline * BACKGROUND_FACTOR,
-        Pool::Content => {
-            config.data_idle_timeout + Duration::from_secs(call.body.len() as u64 / MIN_BYTES_PER_S)
-        }
     }
 }
 
@@ -528,12 +437,14 @@ impl std::fmt::Display for Chain<'_> {
 
 enum BodyError {
     TooLarge,
+    Stalled,
     Transport(TransportError),
 }
 
-async fn read_body(mut body: RawBody, limit: usize) -> std::result::Result<Bytes, BodyError> {
+/// Reads at most `limit` bytes, waiting at most `idle` for each part.
+async fn read_body(mut body: RawBody, limit: usize, idle: Duration) -> std::result::Result<Bytes, BodyError> {
     let mut whole = BytesMut::new();
-    while let Some(chunk) = body.next().await {
+    while let Some(chunk) = tokio::time::timeout(idle, body.next()).await.map_err(|_| BodyError::Stalled)? {
         let chunk = chunk.map_err(BodyError::Transport)?;
         if whole.len() + chunk.len() > limit {
             return Err(BodyError::TooLarge);
@@ -541,43 +452,4 @@ async fn read_body(mut body: RawBody, limit: usize) -> std::result::Result<Bytes
         whole.extend_from_slice(&chunk);
     }
     Ok(whole.freeze())
-}
-
-fn ids_of(response: &Response<RawBody>, client_request: &str) -> Ids {
-    let text = |name: &str| response.headers().get(name)?.to_str().ok().map(str::to_owned);
-    let request = text("request-id").or_else(|| text("sprequestguid"));
-    Ids::new(response.status().as_u16(), Some(client_request.to_owned()), request)
-}
-
-fn location(response: &Response<RawBody>, base: &Url) -> Option<Url> {
-    location_header(response.headers(), base)
-}
-
-/// The address in `Location`, which may be relative.
-pub(super) fn location_header(headers: &HeaderMap, base: &Url) -> Option<Url> {
-    base.join(headers.get(header::LOCATION)?.to_str().ok()?).ok()
-}
-
-fn rate_limit(headers: &HeaderMap) -> Option<RateLimit> {
-    let number = |name: &str| headers.get(name)?.to_str().ok()?.trim().parse::<f64>().ok();
-    let finite = |number: f64| number.is_finite().then_some(number.max(0.0));
-    Some(RateLimit {
-        limit: finite(number("ratelimit-limit")?)?,
-        remaining: finite(number("ratelimit-remaining")?)?,
-        reset: Duration::from_secs_f64(finite(number("ratelimit-reset")?)?.min(3600.0)),
-    })
-}
-
-/// The claims of a challenge in any of the `WWW-Authenticate` headers (graph-api 1.9).
-fn claims_challenge(headers: &HeaderMap) -> Option<String> {
-    headers.get_all(header::WWW_AUTHENTICATE).iter().find_map(|challenge| {
-        let text = challenge.to_str().ok()?;
-        let after = text.split_once("claims=")?.1.trim_start_matches('"');
-        decode_claims(after.split(['"', ',', ' ']).next()?)
-    })
-}
-
-/// The total of `Content-Range: bytes a-b/total` or `bytes */total`.
-fn content_range_total(headers: &HeaderMap) -> Option<u64> {
-    headers.get(header::CONTENT_RANGE)?.to_str().ok()?.rsplit_once('/')?.1.trim().parse().ok()
 }

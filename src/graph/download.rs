@@ -11,10 +11,11 @@ use futures_util::Stream;
 use http::{HeaderMap, Method, StatusCode, header};
 use tokio::time::Sleep;
 
-use super::call::{Call, Opened, location_header, offline};
+use super::call::{Call, Opened, offline};
 use super::classify::Place;
 use super::error::{GraphError, Ids, Result};
 use super::gate::Permit;
+use super::headers::location_header;
 use super::limiter::Priority;
 use super::transport::RawBody;
 use super::{Graph, url};

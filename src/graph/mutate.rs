@@ -5,9 +5,10 @@ use std::fmt;
 use ::url::Url;
 use http::{HeaderName, Method};
 
-use super::call::{Call, location_header};
+use super::call::Call;
 use super::classify::Place;
 use super::error::{GraphError, Ids, Result};
+use super::headers::location_header;
 use super::limiter::Priority;
 use super::retry::Repeat;
 use super::wire::{ConflictBehavior, CopyStatus};
