@@ -32,6 +32,7 @@ fn stdout(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
+// S53.
 #[test]
 fn a_mistake_is_one_line_on_stderr_with_what_why_and_remedy() {
     let home = tempfile::tempdir().unwrap();

@@ -343,6 +343,7 @@ mod tests {
         }
     }
 
+    // S54.
     #[test]
     fn plain_http_is_for_this_machine_only() {
         for good in

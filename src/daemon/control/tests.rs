@@ -127,8 +127,9 @@ impl Running {
     }
 }
 
+// S55: the file's mode is what the kernel checks.
 #[tokio::test(flavor = "multi_thread")]
-async fn status_crosses_the_socket_unchanged() {
+async fn status_crosses_a_socket_that_only_its_user_can_open() {
     let running = Running::start();
     let (answer, _) = running.ask(Request::Status).await;
     assert_eq!(answer, Ok(Answer::Status(Box::new(status()))));

@@ -102,6 +102,7 @@ mod tests {
 
     const WHEN: &str = "2026-03-01 081530";
 
+    // S35.
     #[test]
     fn a_conflict_copy_says_whose_it_is_and_when_and_keeps_its_kind() {
         let cases = [
@@ -131,6 +132,7 @@ mod tests {
         assert_eq!(civil(when, -9 * 3600), "2026-02-28 231530");
     }
 
+    // S25.
     #[test]
     fn a_collision_is_shown_with_a_suffix_that_can_be_taken_off() {
         let shown = disambiguate(OsStr::new("report.tar.gz"), NodeId(42));

@@ -325,6 +325,7 @@ mod tests {
         ("\u{FFFD}".as_bytes(), "\u{FFFD}"),
     ];
 
+    // S17.
     #[test]
     fn a_drive_looks_the_same_as_through_rclone() {
         for (local, remote) in AS_RCLONE {
@@ -353,6 +354,7 @@ mod tests {
         }
     }
 
+    // S19.
     #[test]
     fn reserved_names_can_be_used_here() {
         for name in ["CON", "aux.c", "desktop.ini", ".lock", "Lpt9.tar.gz", "nul.a:b", "COM0"] {
@@ -394,6 +396,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(4096))]
 
+        // S18.
         #[test]
         fn every_local_name_comes_back(name in tricky().prop_filter("a name", |name| is_local_name(name))) {
             let remote = to_remote(OsStr::from_bytes(&name)).unwrap();
@@ -404,6 +407,7 @@ mod tests {
             }
         }
 
+        // S18.
         #[test]
         fn every_name_the_service_takes_comes_back(name in tricky()) {
             if let Ok(name) = String::from_utf8(name)

@@ -183,6 +183,7 @@ mod tests {
         }
     }
 
+    // S23.
     #[test]
     fn only_listed_scratch_names_stay_here() {
         for name in [
