@@ -217,6 +217,18 @@ impl Disk {
         outcome
     }
 
+    /// Makes `to`, which must not exist, share the blocks of `from`. False, and no `to`, where the file system
+    /// cannot do that.
+    pub fn reflink(&self, step: &'static str, from: &Path, to: &Path) -> io::Result<bool> {
+        let source = self.open_read(from)?;
+        let target = self.create(step, to)?;
+        let shared = self.step(step, to, Call::Reshape).map(|()| source.reflink(&target).is_ok());
+        if !matches!(shared, Ok(true)) {
+            std::fs::remove_file(to)?;
+        }
+        shared
+    }
+
     /// What the disk says of `path` (of the link itself, if it is one).
     pub fn stat(&self, path: &Path) -> io::Result<Stat> {
         std::fs::symlink_metadata(path).map(Stat::from)

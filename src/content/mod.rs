@@ -25,6 +25,7 @@ mod file;
 mod flight;
 mod key;
 pub mod readahead;
+mod staging;
 mod state;
 mod table;
 mod transfer;
@@ -35,6 +36,10 @@ pub use error::{ContentError, FetchError, FetchErrorKind};
 pub use fetch::{Fetch, Fetched, Urgency};
 pub use file::{CachedFile, Reader};
 pub use key::ContentKey;
+pub use staging::{
+    Base, BaseKind, Loaded, Piece, Sealed, Staging, StagingConfig, StagingEntry, StagingError, StagingFile,
+    StagingId, Trust,
+};
 pub use table::{CacheStats, CacheUsage};
 
 #[cfg(test)]

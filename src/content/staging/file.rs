@@ -1,0 +1,554 @@
+//! One staged content: writing, reading, and filling it up from its base.
+
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use bytes::{Bytes, BytesMut};
+
+use super::log::{Log, Record};
+use super::overlay::{Change, Overlay, Piece};
+use super::{BaseKind, Shared, StagingError, StagingId};
+use crate::content::error::ContentError;
+use crate::content::file::{CachedFile, Reader};
+use crate::disk::{DiskFile, Stat};
+use crate::model::ByteRange;
+
+/// Bytes fetched from the base at a time when filling up.
+const FILL: u64 = 4 << 20;
+
+/// Where the bytes that an overlay does not have come from.
+#[derive(Clone, Debug)]
+pub enum Base {
+    /// A version on the service.
+    Remote(Arc<CachedFile>),
+    /// A sealed staged content, which stands alone.
+    Sealed(Arc<StagingFile>),
+}
+
+/// One staged content. Calls that write wait for the disk but never for the network.
+///
+/// Each write is atomic towards the reads of this object, and durable against `kill -9` when it returns.
+#[derive(Debug)]
+pub struct StagingFile {
+    shared: Arc<Shared>,
+    id: StagingId,
+    inner: RwLock<Inner>,
+    base: Mutex<Option<Base>>,
+    /// Moves with every change of bytes or length.
+    generation: AtomicU64,
+    sealed: AtomicBool,
+    dir_synced: AtomicBool,
+    /// Serialises syncs.
+    syncing: Mutex<()>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    data: Arc<DiskFile>,
+    layout: Layout,
+    /// File and log may disagree: nothing may be written.
+    broken: bool,
+}
+
+#[derive(Debug)]
+pub(super) enum Layout {
+    /// All bytes are its own.
+    Alone {
+        len: u64,
+    },
+    Over {
+        overlay: Overlay,
+        log: Log,
+        base: BaseKind,
+    },
+}
+
+impl StagingFile {
+    pub(super) fn new(shared: Arc<Shared>, id: StagingId, data: DiskFile, layout: Layout) -> Self {
+        Self {
+            shared,
+            id,
+            inner: RwLock::new(Inner { data: Arc::new(data), layout, broken: false }),
+            base: Mutex::default(),
+            generation: AtomicU64::new(0),
+            sealed: AtomicBool::new(false),
+            dir_synced: AtomicBool::new(false),
+            syncing: Mutex::default(),
+        }
+    }
+
+    /// Its number.
+    pub fn id(&self) -> StagingId {
+        self.id
+    }
+
+    /// Its length in bytes.
+    pub fn len(&self) -> u64 {
+        self.read_inner().layout.len()
+    }
+
+    /// It has no bytes.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// What the disk says of it. The length is right; allocation leaves the base out.
+    pub fn stat(&self) -> io::Result<Stat> {
+        self.data().stat()
+    }
+
+    /// No byte of a base is missing.
+    pub fn is_complete(&self) -> bool {
+        match &self.read_inner().layout {
+            Layout::Alone { .. } => true,
+            Layout::Over { overlay, .. } => overlay.lacking().is_empty(),
+        }
+    }
+
+    /// What its overlay lies over; none if it stands alone.
+    pub fn base_kind(&self) -> Option<BaseKind> {
+        match &self.read_inner().layout {
+            Layout::Alone { .. } => None,
+            Layout::Over { base, .. } => Some(*base),
+        }
+    }
+
+    /// Where the bytes it does not have are to be read.
+    pub fn attach(&self, base: Base) {
+        *self.lock_base() = Some(base);
+    }
+
+    /// Puts another base with the same bytes under it: the sealed content it lay over was uploaded.
+    /// Durable after the next [`StagingFile::sync`].
+    pub fn rebase(&self, base: Base) -> Result<(), StagingError> {
+        let kind = match &base {
+            Base::Remote(_) => BaseKind::Remote,
+            Base::Sealed(file) => BaseKind::Sealed(file.id()),
+        };
+        let mut inner = self.write_inner()?;
+        if let Layout::Over { base: known, .. } = &mut inner.layout {
+            *known = kind;
+            inner.log(Record::Rebased(kind))?;
+        }
+        drop(inner);
+        self.attach(base);
+        Ok(())
+    }
+
+    /// A number that moves with every change; read while no change is under way.
+    pub fn generation(&self) -> u64 {
+        let _no_writer = self.read_inner();
+        self.generation.load(Ordering::SeqCst)
+    }
+
+    /// Refuses all changes from here on.
+    pub fn mark_sealed(&self) {
+        self.sealed.store(true, Ordering::SeqCst);
+    }
+
+    /// Seals if nothing changed since `generation`.
+    pub(super) fn seal_at(&self, generation: u64) -> bool {
+        let _no_writer = self.lock_inner();
+        let still = self.generation.load(Ordering::SeqCst) == generation;
+        if still {
+            self.mark_sealed();
+        }
+        still
+    }
+
+    pub(super) fn unseal(&self) {
+        self.sealed.store(false, Ordering::SeqCst);
+    }
+
+    /// It is sealed.
+    pub fn is_sealed(&self) -> bool {
+        self.sealed.load(Ordering::SeqCst)
+    }
+
+    /// Writes all of `bytes` at `offset`, extending the file where needed.
+    pub fn write(&self, offset: u64, bytes: &[u8]) -> Result<(), StagingError> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        self.shared.space.take(&self.shared.disk, self.shared.dir(), bytes.len() as u64)?;
+        let range = ByteRange::at(offset, bytes.len() as u64);
+        let mut inner = self.write_inner()?;
+        let written = inner.data.write_at("staging.write", bytes, offset);
+        inner.own(range, written)
+    }
+
+    /// Cuts the file, or extends it with zeros.
+    pub fn truncate(&self, len: u64) -> Result<(), StagingError> {
+        let mut inner = self.write_inner()?;
+        inner.set_len(len)
+    }
+
+    /// Makes `range` read as zeros without changing the length, and gives its room back.
+    pub fn punch(&self, range: ByteRange) -> Result<(), StagingError> {
+        let mut inner = self.write_inner()?;
+        let range = range.intersect(&ByteRange::new(0, inner.layout.len()));
+        if range.is_empty() {
+            return Ok(());
+        }
+        let punched = inner.data.punch_hole("staging.punch", range.start, range.len());
+        inner.own(range, punched)
+    }
+
+    /// Makes `range` read as zeros, extending the file unless `keep_len`.
+    pub fn zero(&self, range: ByteRange, keep_len: bool) -> Result<(), StagingError> {
+        if !keep_len && range.end > self.len() {
+            self.truncate(range.end)?;
+        }
+        self.punch(range)
+    }
+
+    /// Reserves room for `range`, extending the file unless `keep_len`. The bytes stay as they are.
+    pub fn allocate(&self, range: ByteRange, keep_len: bool) -> Result<(), StagingError> {
+        self.shared.space.take(&self.shared.disk, self.shared.dir(), range.len())?;
+        let mut inner = self.write_inner()?;
+        inner.data.fallocate("staging.allocate", range.start, range.len(), true)?;
+        if !keep_len && range.end > inner.layout.len() { inner.set_len(range.end) } else { Ok(()) }
+    }
+
+    /// Where the bytes of `range` are (cut to the length), in order.
+    pub fn pieces(&self, range: ByteRange) -> Vec<Piece> {
+        self.read_inner().layout.pieces(range)
+    }
+
+    /// The bytes of `range` (cut to the length) if none of them is the base's.
+    pub fn read_local(&self, range: ByteRange) -> Result<Option<Bytes>, StagingError> {
+        let inner = self.read_inner();
+        inner.assemble(range, &BaseBytes::default())
+    }
+
+    /// The bytes of `range` (cut to the length), fetching those of the base.
+    ///
+    /// Ready at the first poll when nothing must be fetched. `reader` is the handle's reader of a remote base.
+    pub async fn read(&self, range: ByteRange, reader: Option<&Reader>) -> Result<Bytes, StagingError> {
+        let mut base_bytes = BaseBytes::default();
+        loop {
+            if let Some(bytes) = self.read_inner().assemble(range, &base_bytes)? {
+                return Ok(bytes);
+            }
+            // What is the base's only shrinks, so that a second round is enough.
+            for piece in self.pieces(range) {
+                if let Piece::Base(part) = piece
+                    && !base_bytes.covers(part)
+                {
+                    base_bytes.0.push((part.start, self.read_base(part, reader).await?));
+                }
+            }
+        }
+    }
+
+    async fn read_base(&self, range: ByteRange, reader: Option<&Reader>) -> Result<Bytes, StagingError> {
+        let base = self.lock_base().clone().ok_or(ContentError::NoBase)?;
+        let bytes = match base {
+            Base::Remote(file) => match reader {
+                Some(reader) => file.read(range, reader).await?,
+                None => file.read(range, &file.reader()).await?,
+            },
+            Base::Sealed(file) => file.read_local(range)?.ok_or(StagingError::NotComplete)?,
+        };
+        if bytes.len() as u64 == range.len() {
+            Ok(bytes)
+        } else {
+            Err(StagingError::Disk(io::ErrorKind::UnexpectedEof.into()))
+        }
+    }
+
+    /// Fetches all untouched ranges of the base, so that the content stands alone. Writes may go on meanwhile
+    /// and win. Cancel-safe: what was filled stays filled.
+    pub async fn fill_from_base(self: &Arc<Self>) -> Result<(), StagingError> {
+        let remote = match &*self.lock_base() {
+            Some(Base::Remote(file)) => Some(file.reader()),
+            Some(Base::Sealed(_)) | None => None,
+        };
+        while let Some(gap) = self.first_gap() {
+            let range = ByteRange::at(gap.start, FILL).intersect(&gap);
+            let bytes = self.read_base(range, remote.as_ref()).await?;
+            let file = self.clone();
+            self.shared.config.blocking.start(move || file.fill(range, &bytes)).await?;
+        }
+        Ok(())
+    }
+
+    fn first_gap(&self) -> Option<ByteRange> {
+        match &self.read_inner().layout {
+            Layout::Alone { .. } => None,
+            Layout::Over { overlay, .. } => overlay.lacking().first().copied(),
+        }
+    }
+
+    /// Writes bytes of the base where nothing else was written. Changes no byte that a reader sees.
+    fn fill(&self, range: ByteRange, bytes: &[u8]) -> Result<(), StagingError> {
+        self.shared.space.take(&self.shared.disk, self.shared.dir(), range.len())?;
+        let mut inner = self.lock_inner();
+        if inner.broken {
+            return Err(StagingError::Broken);
+        }
+        for piece in inner.layout.pieces(range) {
+            if let Piece::Base(part) = piece {
+                let from = (part.start - range.start) as usize;
+                let part_bytes = &bytes[from..from + part.len() as usize];
+                let written = inner.data.write_at("staging.fill", part_bytes, part.start);
+                inner.own(part, written)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The first byte of data at or after `offset`; none when only a hole follows. The base counts as data.
+    pub fn seek_data(&self, offset: u64) -> Result<Option<u64>, StagingError> {
+        let inner = self.read_inner();
+        for piece in inner.layout.pieces(ByteRange::new(offset, u64::MAX)) {
+            let range = piece.range();
+            match piece {
+                Piece::Base(_) => return Ok(Some(range.start)),
+                Piece::Local(_) => match inner.data.seek_data(range.start)? {
+                    Some(found) if found < range.end => return Ok(Some(found)),
+                    _ => {}
+                },
+                Piece::Zero(_) => {}
+            }
+        }
+        Ok(None)
+    }
+
+    /// The first byte of a hole at or after `offset`; the end counts as one. None beyond the end.
+    pub fn seek_hole(&self, offset: u64) -> Result<Option<u64>, StagingError> {
+        let inner = self.read_inner();
+        let len = inner.layout.len();
+        if offset >= len {
+            return Ok(None);
+        }
+        for piece in inner.layout.pieces(ByteRange::new(offset, u64::MAX)) {
+            let range = piece.range();
+            match piece {
+                Piece::Zero(_) => return Ok(Some(range.start)),
+                Piece::Local(_) => match inner.data.seek_hole(range.start)? {
+                    Some(found) if found < range.end => return Ok(Some(found)),
+                    _ => {}
+                },
+                Piece::Base(_) => {}
+            }
+        }
+        Ok(Some(len))
+    }
+
+    /// Makes everything written so far survive a power cut. Waits for the disk.
+    pub fn sync(&self) -> Result<(), StagingError> {
+        let _one_at_a_time = self.syncing.lock().unwrap_or_else(PoisonError::into_inner);
+        let (data, records) = {
+            let inner = self.read_inner();
+            (inner.data.clone(), inner.layout.records())
+        };
+        data.sync_data("staging.sync")?;
+        if let Some(records) = records {
+            let mut inner = self.lock_inner();
+            if inner.broken {
+                return Err(StagingError::Broken);
+            }
+            inner.log(Record::Synced(records))?;
+            let log = match &inner.layout {
+                Layout::Alone { .. } => None,
+                Layout::Over { log, .. } => Some(log.file.clone()),
+            };
+            drop(inner);
+            log.map_or(Ok(()), |log| log.sync_data("staging.map.sync"))?;
+        }
+        if !self.dir_synced.load(Ordering::SeqCst) {
+            self.shared.sync_dir()?;
+            self.dir_synced.store(true, Ordering::SeqCst);
+        }
+        Ok(())
+    }
+
+    /// Makes a filled overlay stand alone: its log goes. The bytes must be durable.
+    pub(super) fn stand_alone(&self, generation: u64) -> Result<(), StagingError> {
+        let mut inner = self.lock_inner();
+        let Layout::Over { overlay, .. } = &inner.layout else { return Ok(()) };
+        if !overlay.lacking().is_empty() {
+            return Err(StagingError::NotComplete);
+        }
+        if self.generation.load(Ordering::SeqCst) != generation {
+            return Err(StagingError::Busy);
+        }
+        let len = overlay.len;
+        self.shared.disk.unlink("staging.map.unlink", &self.shared.map_path(self.id))?;
+        inner.layout = Layout::Alone { len };
+        drop(inner);
+        self.lock_base().take();
+        Ok(self.shared.sync_dir()?)
+    }
+
+    pub(super) fn data(&self) -> Arc<DiskFile> {
+        self.read_inner().data.clone()
+    }
+
+    fn read_inner(&self) -> RwLockReadGuard<'_, Inner> {
+        self.inner.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lock_inner(&self) -> RwLockWriteGuard<'_, Inner> {
+        self.inner.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lock_base(&self) -> MutexGuard<'_, Option<Base>> {
+        self.base.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// For a change: refused when sealed or broken, noted in the generation.
+    fn write_inner(&self) -> Result<RwLockWriteGuard<'_, Inner>, StagingError> {
+        let inner = self.lock_inner();
+        if self.is_sealed() {
+            return Err(StagingError::IsSealed);
+        }
+        if inner.broken {
+            return Err(StagingError::Broken);
+        }
+        self.generation.fetch_add(1, Ordering::SeqCst);
+        Ok(inner)
+    }
+}
+
+impl Layout {
+    fn len(&self) -> u64 {
+        match self {
+            Layout::Alone { len } => *len,
+            Layout::Over { overlay, .. } => overlay.len,
+        }
+    }
+
+    fn records(&self) -> Option<u64> {
+        match self {
+            Layout::Alone { .. } => None,
+            Layout::Over { log, .. } => Some(log.records()),
+        }
+    }
+
+    fn pieces(&self, range: ByteRange) -> Vec<Piece> {
+        match self {
+            Layout::Alone { len } => {
+                let range = range.intersect(&ByteRange::new(0, *len));
+                if range.is_empty() { Vec::new() } else { vec![Piece::Local(range)] }
+            }
+            Layout::Over { overlay, .. } => overlay.pieces(range),
+        }
+    }
+}
+
+impl Inner {
+    fn log(&mut self, record: Record) -> Result<(), StagingError> {
+        let Layout::Over { log, .. } = &mut self.layout else { return Ok(()) };
+        log.append(record).map_err(|(error, beyond_repair)| {
+            self.broken |= beyond_repair;
+            error.into()
+        })
+    }
+
+    /// After an attempt to change the bytes of `range` in the data file: makes them the file's own, or makes
+    /// the data file what the layout says.
+    fn own(&mut self, range: ByteRange, outcome: io::Result<()>) -> Result<(), StagingError> {
+        let done = outcome.map_err(StagingError::from).and_then(|()| self.note(range));
+        if done.is_err() {
+            self.undo(range);
+        }
+        done
+    }
+
+    fn note(&mut self, range: ByteRange) -> Result<(), StagingError> {
+        let change = Change::Local(range);
+        match &mut self.layout {
+            Layout::Alone { len } => *len = (*len).max(range.end),
+            Layout::Over { overlay, log, .. } if overlay.local.contains(&range) && !log.is_clean() => {}
+            Layout::Over { .. } => {
+                self.log(Record::Change(change))?;
+                if let Layout::Over { overlay, .. } = &mut self.layout {
+                    overlay.apply(change);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes back what a failed change left beyond the end or in stretches that must be zeros. (Bytes that
+    /// were the file's own before may be partly new, as after any failed write.)
+    fn undo(&mut self, range: ByteRange) {
+        let len = self.layout.len();
+        let mut outcome = if range.end > len { self.data.set_len("staging.undo", len) } else { Ok(()) };
+        if let Layout::Over { overlay, .. } = &self.layout {
+            for zero in overlay.zeros(range.intersect(&ByteRange::new(0, len))) {
+                outcome = outcome.and_then(|()| self.data.punch_hole("staging.undo", zero.start, zero.len()));
+            }
+        }
+        self.broken |= outcome.is_err();
+    }
+
+    /// A cut is logged before it is done and an extension after, so that a crash between leaves a file that
+    /// is longer than its log says, which a reload cuts.
+    fn set_len(&mut self, len: u64) -> Result<(), StagingError> {
+        let old = self.layout.len();
+        let change = Change::Length(len);
+        if len < old {
+            self.log(Record::Change(change))?;
+            if let Err(error) = self.data.set_len("staging.truncate", len) {
+                // The log says it is cut, and so it will be at the next load.
+                self.broken |= matches!(self.layout, Layout::Over { .. });
+                return Err(error.into());
+            }
+        } else if len > old {
+            self.data.set_len("staging.truncate", len)?;
+            if let Err(error) = self.log(Record::Change(change)) {
+                self.broken |= self.data.set_len("staging.undo", old).is_err();
+                return Err(error);
+            }
+        }
+        match &mut self.layout {
+            Layout::Alone { len: known } => *known = len,
+            Layout::Over { overlay, .. } => overlay.apply(change),
+        }
+        Ok(())
+    }
+
+    /// Puts `range` together; none if bytes of the base are missing in `base`.
+    fn assemble(&self, range: ByteRange, base: &BaseBytes) -> Result<Option<Bytes>, StagingError> {
+        let pieces = self.layout.pieces(range);
+        let mut out = BytesMut::new();
+        for piece in pieces {
+            let part = piece.range();
+            let at = out.len();
+            match piece {
+                Piece::Base(_) => match base.get(part) {
+                    Some(bytes) => out.extend_from_slice(&bytes),
+                    None => return Ok(None),
+                },
+                Piece::Zero(_) => out.resize(at + part.len() as usize, 0),
+                Piece::Local(_) => {
+                    out.resize(at + part.len() as usize, 0);
+                    self.data.read_at("staging.read", &mut out[at..], part.start)?;
+                }
+            }
+        }
+        Ok(Some(out.freeze()))
+    }
+}
+
+/// Bytes fetched from the base for one read.
+#[derive(Debug, Default)]
+struct BaseBytes(Vec<(u64, Bytes)>);
+
+impl BaseBytes {
+    fn covers(&self, range: ByteRange) -> bool {
+        self.get(range).is_some()
+    }
+
+    fn get(&self, range: ByteRange) -> Option<Bytes> {
+        self.0.iter().find_map(|(start, bytes)| {
+            let from = range.start.checked_sub(*start)? as usize;
+            let to = from + range.len() as usize;
+            (to <= bytes.len()).then(|| bytes.slice(from..to))
+        })
+    }
+}
