@@ -56,5 +56,8 @@ async fn the_server_of_the_script() {
     let config = EmulatorConfig { flavour, ..EmulatorConfig::default() };
     let emulator = Emulator::new(config).expect("the emulator starts");
     let listener = tokio::net::TcpListener::bind(var("EMULATOR_LISTEN")).await.expect("the port is free");
-    emulator.serve_tls(listener, tls.expect("the files are good"), std::future::pending()).await.expect("it serves");
+    emulator
+        .serve_tls(listener, tls.expect("the files are good"), std::future::pending())
+        .await
+        .expect("it serves");
 }

@@ -32,6 +32,8 @@ use crate::auth::AccessToken;
 const MAX_BODY_BYTES: usize = 64 << 20;
 /// Bodies of refusals are read this far.
 const MAX_ERROR_BYTES: usize = 64 << 10;
+/// Statuses that lead elsewhere.
+pub(super) const REDIRECTS: &[u16] = &[301, 302, 303, 307, 308];
 const MAX_TOKEN_REFRESHES: u32 = 2;
 
 /// A request to be made, as often as its rules allow.
@@ -46,7 +48,8 @@ pub(super) struct Call {
     pub priority: Priority,
     pub cost: u32,
     pub repeat: Repeat,
-    pub follow: bool,
+    /// Statuses that are answers besides successes.
+    pub also: &'static [u16],
 }
 
 impl Call {
@@ -54,8 +57,8 @@ impl Call {
     pub fn graph(op: &'static str, method: Method, url: Url, priority: Priority) -> Self {
         let repeat = if method == Method::GET { Repeat::Safe } else { Repeat::Once };
         let cost = if method == Method::GET { 1 } else { 2 };
-        let (headers, body, place, follow) = (HeaderMap::new(), Bytes::new(), Place::Graph, true);
-        Self { op, method, url, headers, body, place, priority, cost, repeat, follow }
+        let (headers, body, place, also) = (HeaderMap::new(), Bytes::new(), Place::Graph, &[][..]);
+        Self { op, method, url, headers, body, place, priority, cost, repeat, also }
     }
 
     /// To a pre-authenticated address, without the token.
@@ -72,9 +75,9 @@ impl Call {
         Self { repeat, ..self }
     }
 
-    /// Redirects are answers.
-    pub fn no_follow(self) -> Self {
-        Self { follow: false, ..self }
+    /// Takes these statuses as answers, too: neither followed nor repeated nor an error.
+    pub fn also(self, also: &'static [u16]) -> Self {
+        Self { also, ..self }
     }
 
     pub fn json(mut self, body: &Value) -> Self {
@@ -312,7 +315,7 @@ impl Graph {
         if let Some(seen) = rate_limit(response.headers()) {
             self.inner.gate.rate_limit(seen);
         }
-        if status.is_success() || (status.is_redirection() && !call.follow) {
+        if status.is_success() || call.also.contains(&status.as_u16()) {
             permit.heard(Signal::Fine);
             return Ok(Attempt::Answered(Opened { response, permit, ids }));
         }

@@ -11,7 +11,7 @@ use futures_util::Stream;
 use http::{HeaderMap, Method, StatusCode, header};
 use tokio::time::Sleep;
 
-use super::call::{Call, Opened, offline};
+use super::call::{Call, Opened, REDIRECTS, offline};
 use super::classify::Place;
 use super::error::{GraphError, Ids, Result};
 use super::gate::Permit;
@@ -103,7 +103,7 @@ impl Graph {
         priority: Priority,
     ) -> Result<DownloadUrl> {
         let url = self.inner.root.at(path)?;
-        let answer = self.send(Call::graph(op, Method::GET, url.clone(), priority).no_follow()).await?;
+        let answer = self.send(Call::graph(op, Method::GET, url.clone(), priority).also(REDIRECTS)).await?;
         let to = answer.status.is_redirection().then(|| location_header(&answer.headers, &url)).flatten();
         to.map(|to| DownloadUrl::new(to.as_str()))
             .ok_or_else(|| answer.nonsense("content without an address"))

@@ -32,6 +32,8 @@ mod wire;
 #[cfg(test)]
 mod call_tests;
 #[cfg(test)]
+mod change_tests;
+#[cfg(test)]
 mod ops_tests;
 #[cfg(test)]
 mod testing;

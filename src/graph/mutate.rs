@@ -15,6 +15,9 @@ use super::wire::{ConflictBehavior, CopyStatus};
 use super::{Graph, url, wire};
 use crate::model::{DriveId, ItemId, RemoteItem, Timestamp};
 
+/// A copy that is done may redirect, one that failed may be a 500; the body says which (graph-api 8.1).
+const MONITOR_ANSWERS: &[u16] = &[301, 302, 303, 307, 308, 500];
+
 /// What to change of an item; what is `None` stays.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Patch {
@@ -165,12 +168,14 @@ impl Graph {
             executed: false,
             ids: Ids::default(),
         })?;
-        let call = Call::data("copy_status", Method::GET, url, Place::Content, Priority::Upload).no_follow();
+        let call = Call::data("copy_status", Method::GET, url, Place::Content, Priority::Upload)
+            .also(MONITOR_ANSWERS);
         let answer = self.send(call).await?;
         match wire::copy_status(&answer.body) {
             Some(status) => Ok(status),
             // Done, with the new item behind the redirect.
             None if answer.status.is_redirection() => Ok(CopyStatus::Done { item: None }),
+            None if answer.status.is_server_error() => Err(GraphError::Server { ids: answer.ids }),
             None => Err(answer.nonsense("a monitor without a status")),
         }
     }

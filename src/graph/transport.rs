@@ -69,9 +69,13 @@ pub fn whole_body(bytes: Bytes) -> RawBody {
 #[derive(Clone)]
 pub struct HttpTransport {
     metadata: reqwest::Client,
+    /// In place of `metadata` when HTTP/2 keeps breaking.
+    metadata_http1: reqwest::Client,
     content: reqwest::Client,
     /// For this machine: never through a proxy.
     local: reqwest::Client,
+    /// Connections that broke in a row on `metadata`; stays at the limit once it is reached.
+    broken: Arc<AtomicU64>,
 }
 
 impl fmt::Debug for HttpTransport {
@@ -83,6 +87,8 @@ impl fmt::Debug for HttpTransport {
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const POOL_IDLE: Duration = Duration::from_secs(90);
 const MAX_IDLE_CONTENT: usize = 16;
+/// Middleboxes that break HTTP/2 exist (graph-api 11.6): after so many breaks in a row HTTP/1.1 is used.
+const MAX_HTTP2_BREAKS: u64 = 3;
 
 impl HttpTransport {
     /// Clients that trust what the system trusts and honour the system's proxy settings.
@@ -106,14 +112,34 @@ impl HttpTransport {
                     .http2_keep_alive_interval(Duration::from_secs(20))
                     .http2_keep_alive_timeout(Duration::from_secs(10)),
             )?,
+            metadata_http1: build(base().http1_only())?,
             content: build(base().http1_only().no_gzip().pool_max_idle_per_host(MAX_IDLE_CONTENT))?,
             local: build(base().http1_only().no_gzip().no_proxy())?,
+            broken: Arc::default(),
         })
     }
 
-    fn client(&self, request: &Request<Bytes>, lane: Lane) -> &reqwest::Client {
+    /// Counts breaks in a row of HTTP/2; those of requests that were under way together, when `before` was the
+    /// count, are one.
+    fn note(&self, before: u64, answer: &Result<reqwest::Response, TransportError>) {
+        match answer {
+            _ if before >= MAX_HTTP2_BREAKS => {}
+            Ok(_) => self.broken.store(0, Ordering::Relaxed),
+            Err(TransportError::Broken(_)) => {
+                let (order, next) = (Ordering::Relaxed, before + 1);
+                let first = self.broken.compare_exchange(before, next, order, order).is_ok();
+                if first && next == MAX_HTTP2_BREAKS {
+                    tracing::warn!("connections break again and again: using HTTP/1.1 from now on");
+                }
+            }
+            Err(TransportError::NotSent(_) | TransportError::Stalled) => {}
+        }
+    }
+
+    fn client(&self, request: &Request<Bytes>, lane: Lane, broken: u64) -> &reqwest::Client {
         match lane {
             _ if request.uri().host().is_some_and(is_loopback) => &self.local,
+            Lane::Metadata if broken >= MAX_HTTP2_BREAKS => &self.metadata_http1,
             Lane::Metadata => &self.metadata,
             Lane::Content { .. } => &self.content,
         }
@@ -126,7 +152,8 @@ impl Transport for HttpTransport {
         request: Request<Bytes>,
         lane: Lane,
     ) -> BoxFuture<'_, Result<Response<RawBody>, TransportError>> {
-        let client = self.client(&request, lane).clone();
+        let before = self.broken.load(Ordering::Relaxed);
+        let client = self.client(&request, lane, before).clone();
         Box::pin(async move {
             let progress = Arc::new(AtomicU64::new(0));
             let (parts, body) = request.into_parts();
@@ -142,7 +169,11 @@ impl Transport for HttpTransport {
                 Lane::Content { idle } => while_moving(sending, &progress, idle).await?,
                 Lane::Metadata => sending.await,
             };
-            answer.map_err(from_reqwest).map(opened)
+            let answer = answer.map_err(from_reqwest);
+            if lane == Lane::Metadata {
+                self.note(before, &answer);
+            }
+            answer.map(opened)
         })
     }
 }

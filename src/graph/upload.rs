@@ -301,7 +301,7 @@ impl Graph {
                 answer = self.send(call.clone()).await;
             }
         }
-        outcome_of(&answer?, end)
+        Ok(outcome_of(&answer?, end))
     }
 
     /// What the session has; `SessionGone` if it is over.
@@ -342,7 +342,7 @@ impl Graph {
             executed: false,
             ids: Ids::default(),
         })?;
-        Ok(Call::data(op, method, url, Place::Session, Priority::Upload).no_follow())
+        Ok(Call::data(op, method, url, Place::Session, Priority::Upload))
     }
 }
 
@@ -355,14 +355,13 @@ fn session_attempts<'a>(name: Option<&'a str>, spec: &SessionSpec) -> Vec<Sessio
     if timed { vec![full, sized, bare] } else { vec![sized, bare] }
 }
 
-fn outcome_of(answer: &Answer, end: u64) -> Result<FragmentOutcome> {
+fn outcome_of(answer: &Answer, end: u64) -> FragmentOutcome {
     match answer.status {
         StatusCode::ACCEPTED => {
             let next = wire::session(&answer.body).and_then(|session| session.missing);
-            Ok(FragmentOutcome::More { next: next.and_then(|starts| starts.first().copied()).unwrap_or(end) })
+            FragmentOutcome::More { next: next.and_then(|starts| starts.first().copied()).unwrap_or(end) }
         }
-        status if status.is_success() => Ok(FragmentOutcome::Done(wire::item(&answer.body).map(Box::new))),
-        _ => Err(answer.nonsense("a redirect of a fragment")),
+        _ => FragmentOutcome::Done(wire::item(&answer.body).map(Box::new)),
     }
 }
 
