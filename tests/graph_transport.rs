@@ -139,3 +139,50 @@ async fn a_transfer_in_which_nothing_moves_is_given_up() {
     let error = transport.send(request("PUT", &address, "x"), lane).await.err().expect("no answer");
     assert!(matches!(error, TransportError::Stalled), "{error:?}");
 }
+
+#[tokio::test]
+async fn the_client_works_over_sockets_as_it_does_in_process() {
+    use onedrivefs::emulator::{Emulator, EmulatorConfig};
+    use onedrivefs::graph::*;
+
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let graph_url = format!("http://{}", listener.local_addr().expect("an address"));
+    let emulator = Emulator::new(EmulatorConfig::default()).expect("an emulator");
+    let serving = emulator.clone();
+    tokio::spawn(async move { serving.serve(listener, std::future::pending()).await });
+
+    let config = GraphConfig { graph_url: graph_url.parse().expect("an address"), ..GraphConfig::default() };
+    let transport = Arc::new(HttpTransport::new().expect("a transport"));
+    let tokens = Arc::new(onedrivefs::auth::StaticToken::new("t"));
+    let clock = Arc::new(onedrivefs::clock::SystemClock);
+    let graph = Graph::new(config, transport, tokens, clock).expect("a client");
+
+    let drive = graph.resolve_drive(&DriveSelector::Me).await.expect("a drive").id;
+    let root = graph.root(&drive, Priority::Interactive).await.expect("a root").id;
+    let target =
+        UploadTarget::New { parent: root.clone(), name: "b".into(), conflict: ConflictBehavior::Fail };
+    let content: Bytes = (0..3_000_000usize).map(|index| (index % 251) as u8).collect();
+    let total = content.len() as u64;
+    let spec = SessionSpec { size: total, ..SessionSpec::default() };
+    let session = graph.create_session(&drive, &target, &spec).await.expect("a session");
+    let mut next = session.next;
+    while next < total {
+        let end = next + fragment_len(next, total, 1 << 20);
+        let part = content.slice(next as usize..end as usize);
+        next = match graph.put_fragment(&session.url, next, total, part).await.expect("taken") {
+            FragmentOutcome::More { next } => next,
+            FragmentOutcome::Done(_) => total,
+        };
+    }
+    let item = graph.child(&drive, &root, "b", Priority::Interactive).await.expect("there");
+    let url = item.download_url.expect("an address");
+    let mut body = graph.download(&url, None, Priority::Interactive).await.expect("begun").body;
+    let mut read = Vec::new();
+    while let Some(chunk) = body.next().await {
+        read.extend_from_slice(&chunk.expect("a part"));
+    }
+    assert_eq!(read, content);
+    graph.delete(&drive, &item.id, None).await.expect("deleted");
+    let page = graph.delta(&drive, &DeltaFrom::Start, Priority::Enumeration).await.expect("a page");
+    assert!(page.items.iter().all(|found| found.id != item.id || found.deleted));
+}
