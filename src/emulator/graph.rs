@@ -88,7 +88,8 @@ impl State {
     fn site(&self, addr: &SiteAddr) -> ApiResult<&Site> {
         let found = self.sites.iter().find(|s| match addr {
             SiteAddr::Path(host, path) => {
-                s.hostname.eq_ignore_ascii_case(host) && s.path.eq_ignore_ascii_case(&path.join("/"))
+                (host == "root" || s.hostname.eq_ignore_ascii_case(host))
+                    && s.path.eq_ignore_ascii_case(&path.join("/"))
             }
             SiteAddr::Id(id) => {
                 let mut parts = s.id.split(',');

@@ -230,10 +230,12 @@ fn item(s: &mut Segments<'_>) -> ApiResult<Option<ItemAddr>> {
             (Start::Root, head == "root:")
         }
         "items" | "special" => {
+            let mut ahead = s.rest.clone().skip(1).filter(|next| !next.is_empty());
+            if ahead.next().is_none() {
+                return Ok(None);
+            }
             s.next();
-            let Some(raw) = s.next() else {
-                return Err(ApiError::invalid("An item id is needed."));
-            };
+            let raw = s.next().unwrap_or_default();
             let (raw, has_path) = match raw.strip_suffix(':') {
                 Some(raw) => (raw, true),
                 None => (raw, false),

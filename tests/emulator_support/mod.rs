@@ -1,7 +1,7 @@
 //! A bare client for tests of the emulator: no retries, no redirects, nothing of the real client.
 #![allow(dead_code, reason = "each test file uses a part")]
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
@@ -53,6 +53,8 @@ impl Answer {
 #[derive(Clone)]
 pub struct Client {
     pub emulator: Emulator,
+    /// Every exchange of [`Client::send`], for checks against the schema.
+    pub transcript: Arc<Mutex<Vec<Value>>>,
 }
 
 /// A config with seeded clock; needs a tokio runtime.
@@ -66,7 +68,8 @@ impl Client {
     }
 
     pub fn with(config: EmulatorConfig) -> Self {
-        Self { emulator: Emulator::new(config).expect("the emulator starts") }
+        let emulator = Emulator::new(config).expect("the emulator starts");
+        Self { emulator, transcript: Arc::default() }
     }
 
     pub fn control(&self) -> Control {
@@ -97,9 +100,15 @@ impl Client {
         headers: &[(&str, &str)],
         body: impl Into<Bytes>,
     ) -> Answer {
-        let response = self.raw(method, url, headers, full_body(body)).await.expect("an answer");
+        let sent: Bytes = body.into();
+        let response = self.raw(method, url, headers, full_body(sent.clone())).await.expect("an answer");
         let (parts, body) = response.into_parts();
         let body = body.collect().await.expect("a whole body").to_bytes();
+        let json = |bytes: &Bytes| serde_json::from_slice::<Value>(bytes).unwrap_or(Value::Null);
+        self.transcript.lock().expect("no test panics here").push(json!({
+            "method": method, "url": url, "status": parts.status.as_u16(), "location": parts.headers.contains_key("location"),
+            "request": json(&sent), "length": body.len(), "body": json(&body),
+        }));
         Answer { status: parts.status.as_u16(), headers: parts.headers, body }
     }
 
