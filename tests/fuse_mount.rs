@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 
 use fuse_support::{Memory, STUCK, UNREACHABLE, can_mount, mount_with, mounted, options};
 use onedrivefs::fuse::{
-    CheckOptions, FS_TYPE, Limits, MountError, MountOptions, MountTable, MountpointState, Op, Unmount,
-    check_mountpoint, unmount,
+    CheckOptions, FS_TYPE, Limits, MountError, MountOptions, MountTable, MountpointState, Op, SessionEnd,
+    Unmount, check_mountpoint, unmount,
 };
 use onedrivefs::vfs::Invalidation;
 
@@ -263,6 +263,25 @@ fn times_before_1970_and_with_fractions_are_kept() {
         let seen = file.metadata().expect("stat");
         assert_eq!((seen.mtime(), seen.mtime_nsec()), (seconds, nanos));
     }
+}
+
+/// FIXME: the library panics on this time (fuser 0.18); the mount should take it.
+#[test]
+fn a_request_the_library_dies_of_ends_the_mount_and_hangs_nobody() {
+    let Some((_dir, mounted)) = mounted() else { return };
+    fs::write(mounted.path("a"), "x").expect("write");
+    // Let every thread serve something.
+    for n in 0..200 {
+        let _ = fs::metadata(mounted.path(&format!("absent-{n}")));
+    }
+    let file = File::options().write(true).open(mounted.path("a")).expect("open");
+    let times = [libc::timespec { tv_sec: i64::MIN, tv_nsec: 1 }; 2];
+    // SAFETY: the descriptor is open and `times` holds two timespecs.
+    let code = unsafe { libc::futimens(std::os::fd::AsRawFd::as_raw_fd(&file), times.as_ptr()) };
+    assert_eq!(code, -1);
+    let end = mounted.runtime.block_on(async { tokio::time::timeout(SOON, mounted.session.wait()).await });
+    assert_eq!(end.expect("it ends"), SessionEnd::Broken);
+    assert!(MountTable::read().expect("it reads").at(mounted.session.mountpoint()).is_none());
 }
 
 #[test]

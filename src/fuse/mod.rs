@@ -19,12 +19,13 @@ mod notify;
 mod privileges;
 mod serve;
 mod signals;
+mod tripwire;
 mod unmount;
 
 pub use check::{CheckOptions, Mountpoint, MountpointState, check_mountpoint};
 pub use error::{Holder, MountError};
 pub use metrics::{BUCKETS, Metrics, Op, OpStats};
-pub use mount::{MountOptions, MountedSession, Services, mount};
+pub use mount::{MountOptions, MountedSession, Services, SessionEnd, mount};
 pub use mountinfo::{FS_TYPE, Mount, MountTable};
 pub use notify::NotifyHandle;
 pub use serve::Limits;

@@ -14,10 +14,10 @@ use super::check::{self, CheckOptions};
 use super::error::MountError;
 use super::fence::Fence;
 use super::metrics::Metrics;
-use super::mountinfo::MountTable;
 use super::negotiate::Features;
 use super::notify::NotifyHandle;
 use super::serve::{Limits, Server};
+use super::tripwire::{Place, Tripwire};
 use super::unmount::{self, Unmount};
 use crate::clock::Clock;
 use crate::vfs::Filesystem;
@@ -64,10 +64,17 @@ pub struct Services {
 /// A mounted file system. Dropping it unmounts lazily.
 #[derive(Debug)]
 pub struct MountedSession {
-    mountpoint: PathBuf,
-    /// Tells our mount from one that took its place.
-    device: Option<String>,
-    ended: watch::Receiver<bool>,
+    place: Place,
+    ended: watch::Receiver<Option<SessionEnd>>,
+}
+
+/// How a session ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SessionEnd {
+    /// Unmounted, by this program or by anyone else.
+    Unmounted,
+    /// Something in serving it broke; the log says what. Mount again.
+    Broken,
 }
 
 /// Mounts `files` and serves them until unmounted, by [`MountedSession::stop`] or by anyone else.
@@ -87,10 +94,11 @@ pub fn mount<F: Filesystem>(
         extra: options.extra.clone(),
     };
     let connection = attach::attach(&mountpoint, &request)?;
-    let (sender, ended) = watch::channel(false);
-    let device = MountTable::read().ok().and_then(|table| Some(table.at(&mountpoint)?.device.clone()));
+    let (sender, ended) = watch::channel(None);
     // From here on a failure unmounts.
-    let mounted = MountedSession { mountpoint, device, ended };
+    let mounted = MountedSession { place: Place::now(mountpoint), ended };
+    let failed = |source| MountError::Io { action: "begin serving the mount".into(), source };
+    let watched = connection.try_clone().map_err(failed)?;
     let fence = Arc::<Fence>::default();
     let server = Server {
         runtime: services.runtime.clone(),
@@ -98,23 +106,27 @@ pub fn mount<F: Filesystem>(
         metrics: Arc::clone(&services.metrics),
         fence: Arc::clone(&fence),
         limits: services.limits,
+        tripwire: Some(Tripwire::new(watched, mounted.place.clone())),
     };
     let adapter = Adapter::new(files, server, Features { passthrough: options.passthrough });
-    let failed = |source| MountError::Io { action: "begin serving the mount".into(), source };
     // The kernel lets in whom the mount lets in.
     let session = Session::from_fd(adapter, connection, SessionACL::All, threads()).map_err(failed)?;
     services.notify.attach(Arc::new(session.notifier()), fence).map_err(failed)?;
     mounted.raise_read_ahead(options.read_ahead_kib);
     let notify = services.notify.clone();
     let run = move || {
-        if let Err(error) = session.run() {
-            tracing::error!(%error, "serving the mount ended with an error");
-        }
+        let end = match session.run() {
+            Ok(()) => SessionEnd::Unmounted,
+            Err(error) => {
+                tracing::error!(%error, "serving the mount ended with an error");
+                SessionEnd::Broken
+            }
+        };
         notify.end();
-        sender.send_replace(true);
+        sender.send_replace(Some(end));
     };
     std::thread::Builder::new().name("fuse-session".into()).spawn(run).map_err(failed)?;
-    tracing::info!(mountpoint = %mounted.mountpoint.display(), source = options.source, "mounted");
+    tracing::info!(mountpoint = %mounted.mountpoint().display(), source = options.source, "mounted");
     Ok(mounted)
 }
 
@@ -128,39 +140,35 @@ fn threads() -> fuser::Config {
 impl MountedSession {
     /// Where, without symbolic links.
     pub fn mountpoint(&self) -> &Path {
-        &self.mountpoint
+        &self.place.mountpoint
     }
 
     /// Whether the kernel has ended the mount.
     pub fn has_ended(&self) -> bool {
-        *self.ended.borrow()
+        self.ended.borrow().is_some()
     }
 
     /// Returns when the kernel has ended the mount and every request has been taken up.
-    pub async fn wait(&self) {
-        // The sender is dropped only by a session thread that panicked, which is an end too.
-        let _ = self.ended.clone().wait_for(|&ended| ended).await;
+    pub async fn wait(&self) -> SessionEnd {
+        let mut ended = self.ended.clone();
+        // The sender is dropped unused only by a session thread that panicked.
+        let end = ended.wait_for(Option::is_some).await;
+        end.ok().and_then(|end| *end).unwrap_or(SessionEnd::Broken)
     }
 
     /// Unmounts, unless that has happened. `Busy`: still mounted and serving.
     pub fn stop(&self, how: Unmount) -> Result<(), MountError> {
-        if self.has_ended() || !self.is_in_place() {
+        if self.has_ended() || !self.place.is_taken() {
             return Ok(());
         }
-        match unmount::unmount(&self.mountpoint, how) {
+        match unmount::unmount(self.mountpoint(), how) {
             Err(MountError::NotMounted { .. }) => Ok(()),
             other => other,
         }
     }
 
-    /// Whether what is mounted there is this mount.
-    fn is_in_place(&self) -> bool {
-        let Ok(table) = MountTable::read() else { return true };
-        table.at(&self.mountpoint).map(|mount| &mount.device) == self.device.as_ref()
-    }
-
     fn raise_read_ahead(&self, kib: Option<u32>) {
-        let (Some(kib), Some(device)) = (kib, &self.device) else { return };
+        let (Some(kib), Some(device)) = (kib, &self.place.device) else { return };
         let setting = format!("/sys/class/bdi/{device}/read_ahead_kb");
         if let Err(error) = std::fs::write(setting, kib.to_string()) {
             log_read_ahead(&error);

@@ -19,6 +19,7 @@ use tracing::Instrument;
 use super::fence::Fence;
 use super::metrics::{Metrics, Op};
 use super::signals;
+use super::tripwire::Tripwire;
 use crate::clock::Clock;
 use crate::model::Ino;
 use crate::vfs::{Handle, VfsError};
@@ -71,6 +72,8 @@ pub(super) struct Server {
     pub(super) metrics: Arc<Metrics>,
     pub(super) fence: Arc<Fence>,
     pub(super) limits: Limits,
+    /// Notices threads that die; `None` in tests.
+    pub(super) tripwire: Option<Arc<Tripwire>>,
 }
 
 type Operation<T> = Pin<Box<dyn Future<Output = Result<T, VfsError>> + Send>>;
@@ -83,6 +86,7 @@ impl Server {
         F: Future<Output = Result<T, VfsError>> + Send + 'static,
         A: FnOnce(Result<T, i32>) + Send + 'static,
     {
+        self.tripwire.iter().for_each(Tripwire::arm);
         let _runtime = self.runtime.enter();
         let _span = tracing::debug_span!("fuse", op = call.op.name(), ino = %call.ino, req = call.request);
         let started = self.clock.mono();
@@ -108,6 +112,7 @@ impl Server {
         operation: impl FnOnce() -> T,
         answer: impl FnOnce(Result<T, i32>),
     ) {
+        self.tripwire.iter().for_each(Tripwire::arm);
         let started = self.clock.mono();
         let _section = self.fence.enter();
         let result = catch_unwind(AssertUnwindSafe(operation)).map_err(|panic| panicked(call, &*panic));
@@ -260,6 +265,7 @@ mod tests {
             metrics: Arc::default(),
             fence: Arc::default(),
             limits: Limits::default(),
+            tripwire: None,
         }
     }
 
