@@ -482,6 +482,8 @@ async fn names_the_service_refuses_are_400_wherever_they_come_from() {
         let escaped = name.replace(' ', "%20").replace('*', "%2A");
         c.put(&escaped, "x").await.fails(400, "invalidRequest");
     }
+    c.control().switch(|s| s.reserved_names_403 = true);
+    c.mkdir("root", "CON").await.fails(403, "accessDenied");
     let long = "n".repeat(250);
     c.put(&format!("{long}/{}", "m".repeat(160)), "x").await.fails(400, "pathIsTooLong");
 }

@@ -221,7 +221,9 @@ pub struct Switches {
     pub socket_io: bool,
     /// socket.io events carry a JSON string instead of an object (graph-api 10.2).
     pub socket_io_string_payload: bool,
-    /// `forms`, `~` and their kind are answered 403 `accessDenied` (graph-api 4.3).
+    /// JSON is compressed for who accepts it (graph-api 11.6).
+    pub gzip: bool,
+    /// Reserved names are answered 403 `accessDenied` (graph-api 4.3).
     pub reserved_names_403: bool,
 }
 
@@ -266,6 +268,7 @@ impl Default for Switches {
             claims_challenge: false,
             socket_io: true,
             socket_io_string_payload: false,
+            gzip: true,
             reserved_names_403: false,
         }
     }

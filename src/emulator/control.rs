@@ -128,7 +128,9 @@ impl Control {
         let now = self.now();
         let mut state = self.shared.lock();
         state.advance(now);
-        act(&mut state)
+        let result = act(&mut state);
+        self.shared.announce(&state);
+        result
     }
 
     fn now(&self) -> time::Ms {
@@ -153,6 +155,11 @@ impl Control {
     /// Lets everything go on that is stalled.
     pub fn release_stalls(&self) {
         self.shared.release.send_modify(|n| *n += 1);
+    }
+
+    /// Ends all push channels, as the service does now and then (graph-api 10.2).
+    pub fn close_push(&self) {
+        self.shared.close_push.send_modify(|n| *n += 1);
     }
 
     /// Waits this long before each request of any plane.

@@ -107,6 +107,7 @@ fn act(control: &Control, command: &str, bytes: &[u8]) -> Result<(), String> {
     match command {
         "clear-faults" => control.clear_faults(),
         "release-stalls" => control.release_stalls(),
+        "close-push" => control.close_push(),
         "reset-log" => control.reset_log(),
         "expire-tokens" => control.expire_tokens(),
         "revoke-refresh-tokens" => control.revoke_refresh_tokens(),

@@ -55,6 +55,8 @@ pub(crate) struct Drive {
     pub(crate) web_path: String,
     /// Observed on Business, against the documentation (graph-api 3.4).
     pub(crate) c_tag_moves_on_rename: bool,
+    /// Reserved names are sometimes answered 403 (graph-api 4.3).
+    pub(crate) reserved_names_403: bool,
     /// Deleting a folder reports its descendants too (graph-api 9.2).
     pub(crate) report_descendants: bool,
     /// Tokens of an older generation get a 410 (graph-api 9.5).
@@ -77,6 +79,7 @@ impl Drive {
             created: now,
             web_path: web_path.to_owned(),
             c_tag_moves_on_rename: false,
+            reserved_names_403: false,
             report_descendants: true,
             delta_generation: 1,
             resync: super::delta::Resync::Plain,
@@ -133,7 +136,10 @@ impl Drive {
 
     /// Name rules and the path limit for a child of `parent`.
     pub(crate) fn check_place(&self, parent: Slot, name: &str) -> ApiResult<()> {
-        names::check(self.flavour(), name, parent == ROOT)?;
+        names::check(self.flavour(), name, parent == ROOT).map_err(|refused| match refused.inner {
+            "badArgument" if self.reserved_names_403 => ApiError::new(403, "accessDenied", refused.message),
+            _ => refused.into(),
+        })?;
         let above: usize = self.tree.path(parent).iter().map(|n| n.encode_utf16().count() + 1).sum();
         if above + name.encode_utf16().count() > names::MAX_PATH_UNITS {
             return Err(ApiError::new(400, "pathIsTooLong", "The specified path is too long."));

@@ -120,15 +120,23 @@ impl Reply {
         Self { status: e.status, headers, body: ReplyBody::Json(body) }
     }
 
-    /// The HTTP form. A reply to HEAD keeps its headers.
-    pub(crate) fn into_http(self, head: bool) -> Response<Body> {
+    /// The HTTP form; JSON may be compressed (graph-api 11.6). A reply to HEAD keeps its headers.
+    pub(crate) fn into_http(self, head: bool, gzip: bool) -> Response<Body> {
         let mut headers = HeaderMap::new();
         let (length, body) = match self.body {
             ReplyBody::Empty => (0, empty_body()),
             ReplyBody::Json(value) => {
                 let text = value.to_string();
                 put(&mut headers, "content-type", JSON);
-                (text.len() as u64, full_body(text))
+                let wanted = gzip && text.len() >= MIN_COMPRESSED;
+                match wanted.then(|| compressed(text.as_bytes())).flatten() {
+                    Some(small) => {
+                        put(&mut headers, "content-encoding", "gzip");
+                        put(&mut headers, "vary", "Accept-Encoding");
+                        (small.len() as u64, full_body(small))
+                    }
+                    None => (text.len() as u64, full_body(text)),
+                }
             }
             ReplyBody::Text(kind, text) => {
                 put(&mut headers, "content-type", kind);
@@ -155,6 +163,16 @@ impl Reply {
 /// The content type of Graph's JSON (graph-api 11.6).
 const JSON: &str =
     "application/json;odata.metadata=minimal;odata.streaming=true;IEEE754Compatible=false;charset=utf-8";
+
+/// Smaller answers are not worth it.
+const MIN_COMPRESSED: usize = 1024;
+
+fn compressed(text: &[u8]) -> Option<Vec<u8>> {
+    use std::io::Write as _;
+    let mut writer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    writer.write_all(text).ok()?;
+    writer.finish().ok()
+}
 
 fn put(headers: &mut HeaderMap, name: &str, value: &str) {
     // Names are ours; a value that cannot be a header is left out.

@@ -30,6 +30,7 @@ mod mime;
 mod names;
 mod oauth;
 mod pattern;
+mod push;
 mod rare;
 mod render;
 mod route;
@@ -94,12 +95,24 @@ pub(crate) struct Shared {
     base_url: Option<String>,
     id_seed: u64,
     release: watch::Sender<u64>,
+    changes: watch::Sender<push::Changes>,
+    close_push: watch::Sender<u64>,
     _dir: tempfile::TempDir,
 }
 
 impl Shared {
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells the push channels what has changed.
+    pub(crate) fn announce(&self, state: &State) {
+        let now = push::Changes(state.drives.iter().map(|d| d.tree.last_change).collect());
+        self.changes.send_if_modified(|seen| {
+            let moved = *seen != now;
+            *seen = now;
+            moved
+        });
     }
 
     /// Waits until stalled requests are released.
@@ -130,6 +143,8 @@ impl Emulator {
             base_url: config.base_url.clone(),
             id_seed: config.id_seed,
             release: watch::Sender::new(0),
+            changes: watch::Sender::default(),
+            close_push: watch::Sender::new(0),
             _dir: dir,
         };
         Ok(Self { shared: Arc::new(shared) })

@@ -324,7 +324,7 @@ impl State {
         if slot != ROOT || !self.switches.socket_io {
             return Err(ApiError::not_supported("Operation not supported"));
         }
-        let token = format!("{:016x}", mix(at as u64 ^ 0x50C4));
+        let token = super::push::token(at);
         let url = format!("{}/notifications?token={token}&applicationId=emulator&drive={at}", call.base);
         Ok(Reply::json(
             200,

@@ -18,7 +18,7 @@ use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
 use super::shape::Link;
-use super::{Emulator, EmulatorError, service};
+use super::{Emulator, EmulatorError, push, service};
 
 /// Certificate chain and key for [`Emulator::serve_tls`].
 #[derive(Clone)]
@@ -123,12 +123,15 @@ impl Emulator {
         let service = service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
             let (shared, link) = (Arc::clone(&shared), Arc::clone(&link));
             async move {
+                if push::wanted(&request) {
+                    return Ok(push::upgrade(&shared, request));
+                }
                 let request = request.map(|body| body.map_err(io::Error::other).boxed_unsync());
                 service::serve(&shared, &link, scheme, request).await
             }
         });
         let builder = Builder::new(TokioExecutor::new());
-        let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
+        let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
         // A connection that ends in an error has told its client all there is.
         let _ = watcher.watch(connection).await;
     }

@@ -41,7 +41,7 @@ pub(crate) async fn serve(
     let head = parts.method == http::Method::HEAD;
     let call = call(shared, scheme, &parts, &body);
     if call.path.starts_with("/_control") {
-        return Ok(control_http::answer(shared, &call, body, link).await.into_http(head));
+        return Ok(control_http::answer(shared, &call, body, link).await.into_http(head, false));
     }
     let raw_target = match parts.uri.query() {
         Some(query) => format!("{}?{query}", call.path),
@@ -56,8 +56,13 @@ pub(crate) async fn serve(
     let reply = after(shared, &call, &admission, reply).await?;
     let mut reply = reply;
     reply.headers.extend(standard_headers(shared, &call, number));
-    shared.lock().log.status(number, reply.status);
-    Ok(shape(shared, link, admission.fault, reply.into_http(head)))
+    let gzip = {
+        let mut state = shared.lock();
+        state.log.status(number, reply.status);
+        shared.announce(&state);
+        state.switches.gzip && call.header("accept-encoding").is_some_and(|e| e.contains("gzip"))
+    };
+    Ok(shape(shared, link, admission.fault, reply.into_http(head, gzip)))
 }
 
 fn call(shared: &Shared, scheme: &str, parts: &http::request::Parts, body: &Body) -> Call {

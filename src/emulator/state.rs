@@ -150,6 +150,7 @@ impl State {
     pub(crate) fn apply_switches(&mut self) {
         for drive in &mut self.drives {
             drive.c_tag_moves_on_rename = self.switches.c_tag_on_rename;
+            drive.reserved_names_403 = self.switches.reserved_names_403;
             drive.report_descendants = self.switches.delta_reports_descendants;
         }
         self.auth.rotation_strict = self.switches.refresh_rotation_strict;
