@@ -185,11 +185,6 @@ async fn over_tcp_it_speaks_http_and_is_controlled_by_json() {
         answer.starts_with("HTTP/1.1 200") && answer.contains("http://emu.test/_data/download"),
         "{answer}"
     );
-    let url = answer.split("http://emu.test").nth(1).unwrap().split('"').next().unwrap();
-    let head_only = format!("HEAD {url} HTTP/1.1\r\nhost: emu.test\r\nconnection: close\r\n\r\n");
-    let answer = exchange(address, &head_only).await;
-    assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("\r\n\r\n"), "{answer}");
-    assert!(answer.contains("content-length: 57"), "{answer}");
     let body = r#"{"op":"item.get","action":{"kind":"reset"}}"#;
     let inject =
         format!("POST /_control/inject HTTP/1.1\r\n{head}content-length: {}\r\n\r\n{body}", body.len());

@@ -123,7 +123,7 @@ pub(crate) fn delta(
     };
     let links = Links { r, at, scope, call };
     if state.switches.delta_empty_pages && token.page % 2 == 0 && !latest {
-        let next = Token { page: token.page.wrapping_add(1), ..token };
+        let next = Token { page: token.page + 1, ..token };
         return Ok(links.page(Vec::new(), next, false));
     }
     let (items, position, done) = match token.position {
@@ -133,7 +133,7 @@ pub(crate) fn delta(
             changed(r, at, scope, (change, visible.max(change)), limit(r, drive, call), exclude)
         }
     };
-    let next = Token { position, page: if done { 0 } else { token.page.wrapping_add(1) }, ..token };
+    let next = Token { position, page: if done { 0 } else { token.page + 1 }, ..token };
     Ok(links.page(items, next, done))
 }
 

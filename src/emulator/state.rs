@@ -278,7 +278,7 @@ impl Urls {
         let version = parts.next()?.parse().ok()?;
         let issued: Ms = parts.next()?.parse().ok()?;
         let epoch: u64 = parts.next()?.parse().ok()?;
-        let good = epoch >= self.epoch && now < issued.saturating_add(self.lifetime);
+        let good = epoch >= self.epoch && now < issued + self.lifetime;
         good.then_some(Download { drive, slot, version })
     }
 }

@@ -2,12 +2,144 @@
 //!
 //! Each method answers without awaiting when everything it needs is on this machine, so that its caller
 //! may poll it once and hand it to a task only when it must wait for the service.
+//!
+//! Lock order, outer first: an open file's state, the store's writer. No lock is held over an await.
 
 mod api;
+mod attr;
+mod body;
+mod config;
+mod dir;
+mod drive;
 mod error;
+mod file;
+mod filesystem;
+mod garbage;
+mod handles;
+mod io;
+mod names;
 pub mod namespace;
+mod open;
+mod setattr;
+#[cfg(test)]
+mod tests;
 mod types;
+mod xattr;
+
+use std::sync::{Arc, Mutex};
+
+use tokio::time::Instant;
+
+use crate::model::{Ino, NodeId};
+use crate::store::Node;
+use attr::Shown;
+use garbage::Garbage;
+use handles::Handles;
 
 pub use api::Filesystem;
+pub use config::VfsConfig;
+pub use drive::Drive;
 pub use error::VfsError;
 pub use types::*;
+
+/// Longest name in bytes.
+const NAME_MAX: u32 = 255;
+/// Space of a drive that does not say: 1 PiB.
+const UNKNOWN_SPACE: u64 = 1 << 50;
+/// How long the count of items may be old.
+const COUNT_AGE: std::time::Duration = std::time::Duration::from_secs(60);
+
+/// A drive as a file system.
+pub struct Vfs<D: Drive> {
+    drive: D,
+    config: VfsConfig,
+    handles: Handles,
+    garbage: Arc<Garbage>,
+    /// Number of items, and when it was counted.
+    count: Mutex<Option<(Instant, u64)>>,
+}
+
+impl<D: Drive> std::fmt::Debug for Vfs<D> {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Vfs").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+impl<D: Drive> Vfs<D> {
+    /// A file system over the drive.
+    pub fn new(drive: D, config: VfsConfig) -> Self {
+        let garbage = Garbage::new(drive.store().clone(), drive.staging().clone());
+        Self { drive, config, handles: Handles::default(), garbage, count: Mutex::default() }
+    }
+
+    /// The drive below.
+    pub fn drive(&self) -> &D {
+        &self.drive
+    }
+
+    /// Unlinks what is no longer needed, before the end.
+    pub fn shutdown(&self) {
+        self.garbage.collect();
+    }
+
+    fn id(&self, ino: Ino) -> Result<NodeId, VfsError> {
+        if ino.slot() == self.config.slot { Ok(ino.node()) } else { Err(VfsError::Stale) }
+    }
+
+    fn node(&self, id: NodeId) -> Result<Arc<Node>, VfsError> {
+        self.drive.store().node(id)?.ok_or(VfsError::Stale)
+    }
+
+    fn may_change(&self) -> Result<(), VfsError> {
+        if self.config.read_only { Err(VfsError::ReadOnly) } else { Ok(()) }
+    }
+
+    fn discard(&self, dropped: Vec<u64>) {
+        self.garbage.add(dropped);
+    }
+
+    /// What an open file knows better than the store.
+    fn shown(&self, id: NodeId) -> Option<Shown> {
+        self.handles.open_file(id).and_then(|file| file.shown())
+    }
+
+    fn attr_of(&self, node: &Node) -> Attr {
+        attr::attr(&self.config, node, self.shown(node.id))
+    }
+
+    fn attr_ttl(&self, id: NodeId) -> std::time::Duration {
+        if self.drive.has_writer(id) { std::time::Duration::ZERO } else { self.config.attr_ttl }
+    }
+
+    fn entry(&self, node: &Node) -> Entry {
+        Entry { attr: self.attr_of(node), entry_ttl: self.config.entry_ttl, attr_ttl: self.attr_ttl(node.id) }
+    }
+
+    fn attributes(&self, id: NodeId) -> Result<(Attr, std::time::Duration), VfsError> {
+        let node = self.node(id)?;
+        Ok((self.attr_of(&node), self.attr_ttl(id)))
+    }
+
+    fn space(&self) -> StatFs {
+        let quota = self.drive.quota().filter(|quota| quota.total > 0);
+        let (total, free) = match quota {
+            Some(quota) if quota.exceeded => (quota.total, 0),
+            Some(quota) => (quota.total, quota.remaining.min(quota.total)),
+            None => (UNKNOWN_SPACE, UNKNOWN_SPACE),
+        };
+        StatFs { total, free, files: self.items(), name_max: NAME_MAX }
+    }
+
+    fn items(&self) -> u64 {
+        let mut count = self.count.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let now = self.drive.clock().mono();
+        match *count {
+            Some((then, items)) if now.saturating_duration_since(then) < COUNT_AGE => items,
+            _ => {
+                let items = self.drive.store().count().unwrap_or(0);
+                *count = Some((now, items));
+                items
+            }
+        }
+    }
+}

@@ -157,7 +157,9 @@ impl StagingFile {
         still
     }
 
-    pub(super) fn unseal(&self) {
+    /// Takes changes again. The caller has made sure that nothing relies on the seal: no record names it, and
+    /// nothing sends the content or has adopted it.
+    pub fn unseal(&self) {
         self.sealed.store(false, Ordering::SeqCst);
     }
 

@@ -140,7 +140,7 @@ impl<'t, 'a, 'c> Namespace<'t, 'a, 'c> {
         if matches!(node.kind, NodeKind::Package | NodeKind::Shortcut) {
             return Err(VfsError::NotPermitted);
         }
-        if node.mtime() == mtime {
+        if node.mtime() == mtime && node.local.as_ref().is_none_or(|local| local.mtime_set) {
             return Ok(());
         }
         let remote_mtime = node.remote.as_ref().and_then(|remote| remote.mtime);

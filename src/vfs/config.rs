@@ -1,0 +1,48 @@
+//! Settings of a mounted drive.
+
+use std::time::Duration;
+
+/// What a mount decides about semantics.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VfsConfig {
+    /// Which drive of the mount this is.
+    pub slot: u16,
+    /// Owner of everything that has no owner of its own.
+    pub uid: u32,
+    /// Group of everything that has none of its own.
+    pub gid: u32,
+    /// Permission bits of files that have none of their own.
+    pub file_mode: u16,
+    /// Permission bits of directories that have none of their own.
+    pub dir_mode: u16,
+    /// Nothing may be changed.
+    pub read_only: bool,
+    /// `close`, `rename`, `mkdir`, `unlink` and `rmdir` wait for the service.
+    pub sync: bool,
+    /// How long the kernel may keep a name.
+    pub entry_ttl: Duration,
+    /// How long the kernel may keep attributes of a file that nobody writes.
+    pub attr_ttl: Duration,
+    /// How long the kernel may keep that a name does not exist, where all names are known.
+    pub negative_ttl: Duration,
+}
+
+/// Every change that the engine sees is told to the kernel, so what it keeps may be old.
+const TTL: Duration = Duration::from_secs(3600);
+
+impl Default for VfsConfig {
+    fn default() -> Self {
+        Self {
+            slot: 0,
+            uid: 0,
+            gid: 0,
+            file_mode: 0o644,
+            dir_mode: 0o755,
+            read_only: false,
+            sync: false,
+            entry_ttl: TTL,
+            attr_ttl: TTL,
+            negative_ttl: TTL,
+        }
+    }
+}

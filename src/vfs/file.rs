@@ -1,0 +1,357 @@
+//! An open file: what its bytes are for as long as some handle is open.
+//!
+//! Invariants:
+//! - what is shown stays what it was at the first open until the last close, but for our own writes;
+//! - bytes go only into staged content that the store names and that is not sealed, and the store knows of a
+//!   file's first change before that change is acknowledged.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::attr::Shown;
+use super::body::Body;
+use super::{Drive, VfsError, body, namespace};
+use crate::content::ContentKey;
+use crate::model::{ContentVersion, NodeId, Timestamp};
+use crate::store::{Durability, LocalView, Node, Place, RemoteView, Tx};
+
+/// A file that some handle has open; shared by all of them.
+#[derive(Debug)]
+pub(super) struct OpenFile {
+    node: NodeId,
+    phase: Mutex<Phase>,
+}
+
+#[derive(Debug)]
+enum Phase {
+    New,
+    Open(Box<State>),
+    Closed,
+}
+
+/// What an open file is.
+#[derive(Debug)]
+pub(super) struct State {
+    node: NodeId,
+    pub body: Body,
+    handles: u32,
+    writers: u32,
+    /// The body is staged content that the store names, and nobody seals it: someone here may write.
+    writable: bool,
+    /// The time to show and to record, and whether a program set it.
+    mtime: Option<(Timestamp, bool)>,
+    /// Bytes, size or time moved since they were last recorded.
+    unrecorded: bool,
+    /// The view that a clean body is the content of.
+    origin: Option<RemoteView>,
+    /// Where the file was when it was opened.
+    place: Option<Place>,
+}
+
+/// What is left to do after a handle was closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Left {
+    /// It was the last handle.
+    pub last: bool,
+    /// The content it showed is no longer the file's.
+    pub outdated: bool,
+}
+
+impl OpenFile {
+    pub fn new(node: NodeId) -> Self {
+        Self { node, phase: Mutex::new(Phase::New) }
+    }
+
+    pub fn node(&self) -> NodeId {
+        self.node
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Phase> {
+        self.phase.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds a handle. False if the last one was closed meanwhile: get the file anew.
+    pub fn join<D: Drive>(&self, drive: &D, writes: bool) -> Result<bool, VfsError> {
+        let mut phase = self.lock();
+        match &mut *phase {
+            Phase::Closed => return Ok(false),
+            Phase::Open(_) => {}
+            Phase::New => *phase = Phase::Open(Box::new(State::load(drive, self.node)?)),
+        }
+        if let Phase::Open(state) = &mut *phase {
+            state.handles += 1;
+            state.writers += u32::from(writes);
+        }
+        Ok(true)
+    }
+
+    /// The first handle of a file that was just created over this staged content.
+    pub fn created(&self, node: &Node, body: Body) {
+        let mut state = State::over(node, body);
+        (state.handles, state.writers, state.writable) = (1, 1, true);
+        *self.lock() = Phase::Open(Box::new(state));
+    }
+
+    /// Looks at or changes the state; never over an await.
+    pub fn with<T>(&self, look: impl FnOnce(&mut State) -> Result<T, VfsError>) -> Result<T, VfsError> {
+        match &mut *self.lock() {
+            Phase::Open(state) => look(state),
+            Phase::New | Phase::Closed => Err(VfsError::BadHandle),
+        }
+    }
+
+    /// As [`OpenFile::with`], where a closed file is none of the caller's business.
+    pub fn with_open(&self, look: impl FnOnce(&mut State)) {
+        if let Phase::Open(state) = &mut *self.lock() {
+            look(state);
+        }
+    }
+
+    /// The body as it is.
+    pub fn body(&self) -> Result<Body, VfsError> {
+        self.with(|state| Ok(state.body.clone()))
+    }
+
+    pub fn shown(&self) -> Option<Shown> {
+        match &*self.lock() {
+            Phase::Open(state) => {
+                Some(Shown { size: state.body.size(), mtime: state.mtime.map(|(mtime, _)| mtime) })
+            }
+            Phase::New | Phase::Closed => None,
+        }
+    }
+
+    /// Takes a handle away, after its changes were recorded.
+    pub fn leave<D: Drive>(&self, drive: &D, writes: bool) -> Left {
+        let mut phase = self.lock();
+        let Phase::Open(state) = &mut *phase else { return Left { last: false, outdated: false } };
+        state.handles = state.handles.saturating_sub(1);
+        state.writers = state.writers.saturating_sub(u32::from(writes));
+        state.writable &= state.writers > 0;
+        let last = state.handles == 0;
+        let outdated = last && state.is_outdated(drive);
+        if last {
+            *phase = Phase::Closed;
+        }
+        Left { last, outdated }
+    }
+
+    /// A first open that failed leaves nothing behind.
+    pub fn give_up(&self) -> bool {
+        let mut phase = self.lock();
+        let is_new = matches!(*phase, Phase::New);
+        if is_new {
+            *phase = Phase::Closed;
+        }
+        is_new
+    }
+}
+
+impl State {
+    fn load<D: Drive>(drive: &D, id: NodeId) -> Result<Self, VfsError> {
+        let node = drive.store().node(id)?.ok_or(VfsError::Stale)?;
+        let body = match node.local.as_ref().and_then(|local| local.content) {
+            Some(content) => Body::staged(drive, &node, content)?,
+            None => Body::clean(drive, &node),
+        };
+        Ok(Self::over(&node, body))
+    }
+
+    fn over(node: &Node, body: Body) -> Self {
+        Self {
+            node: node.id,
+            body,
+            handles: 0,
+            writers: 0,
+            writable: false,
+            mtime: None,
+            unrecorded: false,
+            origin: node.content_view().cloned(),
+            place: node.place.clone(),
+        }
+    }
+
+    /// Makes sure that the body may be written, as the store sees it too. `empty`: nothing of what is there
+    /// is needed.
+    pub fn make_writable<D: Drive>(&mut self, drive: &D, empty: bool) -> Result<(), VfsError> {
+        if self.writable {
+            return if empty { self.body.resize(0) } else { Ok(()) };
+        }
+        self.follow_what_was_sent(drive)?;
+        let now = Timestamp::from(drive.clock().wall());
+        let mut made = None;
+        let outcome = drive.store().write_changes(Durability::Process, |tx| {
+            let node = tx.find(self.node)?.ok_or(VfsError::Stale)?;
+            let (content, next) = self.next_body(drive, tx, &node, empty, &mut made)?;
+            self.adopt(tx, &node, content, next.size(), now)?;
+            Ok::<_, VfsError>(next)
+        });
+        match outcome {
+            Ok(done) => self.body = done.value,
+            Err(error) => {
+                if let Some(content) = made {
+                    body::remove(drive, content);
+                }
+                return Err(error);
+            }
+        }
+        (self.writable, self.unrecorded) = (true, true);
+        self.mtime = Some((now, false));
+        if empty { self.body.resize(0) } else { Ok(()) }
+    }
+
+    /// The staged content to write: the present one if nobody else holds on to it, else a new one.
+    fn next_body<D: Drive>(
+        &self,
+        drive: &D,
+        tx: &mut Tx<'_>,
+        node: &Node,
+        empty: bool,
+        made: &mut Option<u64>,
+    ) -> Result<(u64, Body), VfsError> {
+        let staged = node.local.as_ref().and_then(|local| Some((local.content?, local.seal.is_some())));
+        let present = match staged {
+            Some((content, sealed)) => {
+                let current = match &self.body {
+                    Body::Staged(own) if own.content() == content => self.body.clone(),
+                    _ => Body::staged(drive, node, content)?,
+                };
+                if !sealed || !is_being_sent(tx, node.id, content)? {
+                    return Ok((content, current.unsealed()));
+                }
+                current
+            }
+            None => self.body.clone(),
+        };
+        let content = tx.next_content()?;
+        *made = Some(content);
+        let next = if empty { Body::empty(drive, content)? } else { present.continued(drive, content)? };
+        Ok((content, next))
+    }
+
+    /// Names the content in the store, with what it started from.
+    fn adopt(
+        &self,
+        tx: &mut Tx<'_>,
+        node: &Node,
+        content: u64,
+        size: u64,
+        now: Timestamp,
+    ) -> Result<(), VfsError> {
+        let is_first = node.local.as_ref().is_none_or(|local| local.content.is_none());
+        let node = self.at_home(node);
+        let edit = |local: &mut LocalView| {
+            (local.content, local.size, local.seal) = (Some(content), size, None);
+            (local.mtime, local.mtime_set) = (now, false);
+        };
+        namespace::change(tx, &node, now, edit)?;
+        if is_first && let Some(base) = self.start_of(&node) {
+            tx.set_base(node.id, Some(&base))?;
+        }
+        Ok(())
+    }
+
+    /// The view that the first change of the content starts from: the one whose content is shown, in the
+    /// place that the change of place, if any, started from.
+    fn start_of(&self, node: &Node) -> Option<RemoteView> {
+        let place = node.base.as_ref().or(node.remote.as_ref()).or(self.origin.as_ref())?;
+        let version = match (&self.body, &self.origin) {
+            (Body::Clean(_) | Body::Empty, Some(origin)) => origin.version.clone(),
+            // Bytes of which nobody knows how they relate to the service's: keep both.
+            _ => ContentVersion::default(),
+        };
+        Some(RemoteView { version, ..place.clone() })
+    }
+
+    /// A file that is gone from the service and from the tree is written where it was.
+    fn at_home(&self, node: &Node) -> Node {
+        let is_lost = node.local.is_none() && node.remote.is_none() && node.place.is_none();
+        let place = if is_lost { self.place.clone() } else { node.place.clone() };
+        Node { place, ..node.clone() }
+    }
+
+    /// Staged content that the store no longer names was sent while nobody here wrote: if the service has
+    /// those bytes, the body is that version.
+    fn follow_what_was_sent<D: Drive>(&mut self, drive: &D) -> Result<(), VfsError> {
+        let node = drive.store().node(self.node)?.ok_or(VfsError::Stale)?;
+        let named = node.local.as_ref().and_then(|local| local.content);
+        if named.is_some() {
+            return Ok(());
+        }
+        match &self.body {
+            Body::Staged(own) => {
+                let Some(remote) = node.remote.clone() else { return Ok(()) };
+                if own.has_content_of(&remote)? {
+                    self.body = Body::clean(drive, &node);
+                    self.origin = Some(remote);
+                }
+            }
+            // Tags may have moved without the content.
+            Body::Clean(cached) if drive.content_key(&node).as_ref() == Some(&*cached.key()) => {
+                self.origin = node.remote.clone().or(self.origin.take());
+            }
+            Body::Clean(_) | Body::Empty => {}
+        }
+        Ok(())
+    }
+
+    /// Bytes or size changed just now.
+    pub fn touched(&mut self, now: Timestamp) {
+        self.mtime = Some((now, false));
+        self.unrecorded = true;
+    }
+
+    /// A program set the time; the store knows.
+    pub fn set_time(&mut self, mtime: Timestamp) {
+        if self.mtime.is_some() {
+            self.mtime = Some((mtime, true));
+        }
+    }
+
+    /// One handle more, or less, writes.
+    pub fn count_writer(&mut self, writes: bool) {
+        self.writers = if writes { self.writers + 1 } else { self.writers.saturating_sub(1) };
+        self.writable &= self.writers > 0;
+    }
+
+    /// Records size and time in the store; nothing if they are recorded.
+    pub fn record<D: Drive>(&mut self, drive: &D, durability: Durability) -> Result<bool, VfsError> {
+        let (Body::Staged(own), true) = (&self.body, self.unrecorded) else { return Ok(false) };
+        let (content, size) = (own.content(), self.body.size());
+        let now = Timestamp::from(drive.clock().wall());
+        let (mtime, mtime_set) = self.mtime.unwrap_or((now, false));
+        drive.store().write_changes(durability, |tx| {
+            let node = self.at_home(&tx.find(self.node)?.ok_or(VfsError::Stale)?);
+            let is_named = node.local.as_ref().is_some_and(|local| local.content == Some(content));
+            namespace::change(tx, &node, now, |local| {
+                (local.content, local.size, local.seal) = (Some(content), size, None);
+                (local.mtime, local.mtime_set) = (mtime, mtime_set);
+            })?;
+            if !is_named && let Some(base) = self.start_of(&node) {
+                tx.set_base(node.id, Some(&base))?;
+            }
+            Ok::<_, VfsError>(())
+        })?;
+        self.unrecorded = false;
+        Ok(true)
+    }
+
+    /// Whether the file has another content for whoever opens it next.
+    fn is_outdated<D: Drive>(&self, drive: &D) -> bool {
+        let Ok(Some(node)) = drive.store().node(self.node) else { return false };
+        let named = node.local.as_ref().and_then(|local| local.content);
+        let key: Option<ContentKey> = if named.is_none() { drive.content_key(&node) } else { None };
+        match &self.body {
+            Body::Staged(own) if named == Some(own.content()) => false,
+            // Sent while it was open, or replaced: not worth finding out.
+            Body::Staged(_) => true,
+            Body::Clean(cached) => named.is_some() || key.as_ref() != Some(&*cached.key()),
+            Body::Empty => named.is_some() || key.is_some_and(|key| key.size > 0),
+        }
+    }
+}
+
+/// An operation that carries this content is under way, or may be resumed.
+fn is_being_sent(tx: &Tx<'_>, node: NodeId, content: u64) -> Result<bool, VfsError> {
+    let attempted = tx.attempt(node)?.is_some_and(|attempt| attempt.content == Some(content));
+    Ok(attempted || tx.sessions()?.iter().any(|session| session.content == content))
+}

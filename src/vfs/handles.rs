@@ -1,0 +1,103 @@
+//! What is open: one [`OpenFile`] per node, shared by its handles, and the handles themselves.
+
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use dashmap::DashMap;
+
+use super::file::OpenFile;
+use super::{Handle, OpenFlags, VfsError};
+use crate::content::Reader;
+use crate::model::NodeId;
+
+/// So many nodes whose pages the kernel may keep wrongly; beyond it, its own invalidation must do.
+const OUTDATED_MAX: usize = 100_000;
+
+/// An open handle of a file.
+#[derive(Debug)]
+pub(super) struct FileHandle {
+    pub file: Arc<OpenFile>,
+    pub flags: OpenFlags,
+    /// It is counted among the writers.
+    pub counts_as_writer: AtomicBool,
+    /// What this handle's reads of clean content look like to the read-ahead.
+    pub reader: OnceLock<Reader>,
+}
+
+/// Tables of what is open. Nothing here is locked for longer than a look.
+#[derive(Debug, Default)]
+pub(super) struct Handles {
+    next: AtomicU64,
+    files: DashMap<NodeId, Arc<OpenFile>>,
+    handles: DashMap<Handle, Arc<FileHandle>>,
+    dirs: DashMap<Handle, NodeId>,
+    /// Nodes whose content changed under their open handles: the kernel may have pages of the old one.
+    outdated: Mutex<HashSet<NodeId>>,
+}
+
+impl Handles {
+    fn number(&self) -> Handle {
+        Handle(self.next.fetch_add(1, Ordering::Relaxed) + 1)
+    }
+
+    /// The open file of the node, a new one if there is none. It may be closing: [`OpenFile::join`] tells.
+    pub fn file(&self, node: NodeId) -> Arc<OpenFile> {
+        self.files.entry(node).or_insert_with(|| Arc::new(OpenFile::new(node))).clone()
+    }
+
+    /// The open file of the node, if there is one.
+    pub fn open_file(&self, node: NodeId) -> Option<Arc<OpenFile>> {
+        self.files.get(&node).map(|file| file.clone())
+    }
+
+    /// Takes a file out of the table; its last handle is gone.
+    pub fn forget(&self, file: &Arc<OpenFile>) {
+        self.files.remove_if(&file.node(), |_, other| Arc::ptr_eq(file, other));
+    }
+
+    pub fn insert(&self, file: Arc<OpenFile>, flags: OpenFlags, writes: bool) -> Handle {
+        let handle = self.number();
+        let counts_as_writer = AtomicBool::new(writes);
+        self.handles
+            .insert(handle, Arc::new(FileHandle { file, flags, counts_as_writer, reader: OnceLock::new() }));
+        handle
+    }
+
+    /// The handle, if it is one of this node.
+    pub fn get(&self, node: NodeId, handle: Handle) -> Result<Arc<FileHandle>, VfsError> {
+        let found = self.handles.get(&handle).map(|found| found.clone());
+        found.filter(|found| found.file.node() == node).ok_or(VfsError::BadHandle)
+    }
+
+    pub fn remove(&self, handle: Handle) -> Option<Arc<FileHandle>> {
+        self.handles.remove(&handle).map(|(_, handle)| handle)
+    }
+
+    pub fn open_dir(&self, node: NodeId) -> Handle {
+        let handle = self.number();
+        self.dirs.insert(handle, node);
+        handle
+    }
+
+    pub fn close_dir(&self, handle: Handle) -> Option<NodeId> {
+        self.dirs.remove(&handle).map(|(_, node)| node)
+    }
+
+    /// The kernel may have pages of a content that the node no longer has.
+    pub fn set_outdated(&self, node: NodeId) {
+        let mut outdated = self.lock_outdated();
+        if outdated.len() < OUTDATED_MAX {
+            outdated.insert(node);
+        }
+    }
+
+    /// Whether that was so at the last close; forgets it.
+    pub fn take_outdated(&self, node: NodeId) -> bool {
+        self.lock_outdated().remove(&node)
+    }
+
+    fn lock_outdated(&self) -> MutexGuard<'_, HashSet<NodeId>> {
+        self.outdated.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

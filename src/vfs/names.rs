@@ -1,0 +1,188 @@
+//! Lookups, and changes of the tree as the kernel asks for them.
+
+use std::ffi::OsStr;
+use std::path::Path;
+
+use super::namespace::{Context, Created, Effect, Halt, Name, Namespace, Offer, Owner};
+use super::{Caller, Drive, Entry, Lookup, RenameMode, Vfs, VfsError};
+use crate::model::{NodeId, Timestamp};
+use crate::store::{Change, Durability, Node, Tx};
+
+impl<D: Drive> Vfs<D> {
+    pub(super) async fn lookup_in(&self, parent: NodeId, name: &OsStr) -> Result<Lookup, VfsError> {
+        let name = self.name(name)?;
+        let store = self.drive.store();
+        let mut found = store.child(parent, name.remote())?;
+        if found.is_none() {
+            self.list(parent).await?;
+            found = store.child(parent, name.remote())?;
+        }
+        Ok(match found {
+            Some(node) => Lookup::Found(self.entry(&node)),
+            None => Lookup::Absent(self.config.negative_ttl),
+        })
+    }
+
+    pub(super) async fn make_dir(
+        &self,
+        caller: Caller,
+        parent: NodeId,
+        name: &OsStr,
+        mode: u32,
+    ) -> Result<Entry, VfsError> {
+        let name = self.new_name(parent, name).await?;
+        let owner = self.owner(caller, Some(mode), self.config.dir_mode);
+        let made = self.change_tree(&[(parent, &name)], |tx, context| {
+            let Created { node, effect } = Namespace::new(tx, context).mkdir(parent, &name, owner)?;
+            Ok((node, effect))
+        })?;
+        self.settle(made.id).await?;
+        Ok(self.entry(self.node(made.id)?.as_ref()))
+    }
+
+    pub(super) async fn make_symlink(
+        &self,
+        caller: Caller,
+        parent: NodeId,
+        name: &OsStr,
+        target: &Path,
+    ) -> Result<Entry, VfsError> {
+        let name = self.new_name(parent, name).await?;
+        let owner = self.owner(caller, None, 0);
+        let made = self.change_tree(&[(parent, &name)], |tx, context| {
+            let Created { node, effect } =
+                Namespace::new(tx, context).symlink(parent, &name, target, owner)?;
+            Ok((node, effect))
+        })?;
+        Ok(self.entry(&made))
+    }
+
+    pub(super) async fn remove_name(
+        &self,
+        parent: NodeId,
+        name: &OsStr,
+        is_dir: bool,
+    ) -> Result<(), VfsError> {
+        let name = self.name(name)?;
+        self.list(parent).await?;
+        let node = self.child(parent, &name)?;
+        if is_dir && node.kind.is_directory() {
+            self.list(node.id).await?;
+        }
+        self.change_tree(&[(parent, &name)], |tx, context| {
+            let change = Namespace::new(tx, context);
+            let effect = if is_dir { change.rmdir(parent, &name)? } else { change.unlink(parent, &name)? };
+            Ok(((), effect))
+        })?;
+        self.settle(node.id).await
+    }
+
+    pub(super) async fn move_name(
+        &self,
+        (parent, name): (NodeId, &OsStr),
+        (new_parent, new_name): (NodeId, &OsStr),
+        mode: RenameMode,
+    ) -> Result<(), VfsError> {
+        let (name, new_name) = (self.name(name)?, self.name(new_name)?);
+        self.list(parent).await?;
+        self.list(new_parent).await?;
+        let source = self.child(parent, &name)?;
+        if let Some(target) = self.drive.store().child(new_parent, new_name.remote())?
+            && target.kind.is_directory()
+            && source.kind.is_directory()
+        {
+            self.list(target.id).await?;
+        }
+        self.change_tree(&[(parent, &name), (new_parent, &new_name)], |tx, context| {
+            let change = Namespace::new(tx, context);
+            Ok(((), change.rename((parent, &name), (new_parent, &new_name), mode)?))
+        })?;
+        self.settle(source.id).await
+    }
+
+    pub(super) fn name(&self, name: &OsStr) -> Result<Name, VfsError> {
+        Name::parse(name, self.drive.drive_type())
+    }
+
+    /// A name to create, in a folder whose names are all known.
+    pub(super) async fn new_name(&self, parent: NodeId, name: &OsStr) -> Result<Name, VfsError> {
+        let name = self.name(name)?;
+        self.list(parent).await?;
+        Ok(name)
+    }
+
+    fn child(&self, parent: NodeId, name: &Name) -> Result<std::sync::Arc<Node>, VfsError> {
+        self.drive.store().child(parent, name.remote())?.ok_or(VfsError::NotFound)
+    }
+
+    /// What a new node must remember of who made it: nothing that is the mount's default.
+    pub(super) fn owner(&self, caller: Caller, mode: Option<u32>, default: u16) -> Owner {
+        Owner {
+            mode: mode.map(|mode| (mode & 0o7777) as u16).filter(|mode| *mode != default),
+            uid: (caller.uid != self.config.uid).then_some(caller.uid),
+            gid: (caller.gid != self.config.gid).then_some(caller.gid),
+        }
+    }
+
+    pub(super) fn now(&self) -> Timestamp {
+        Timestamp::from(self.drive.clock().wall())
+    }
+
+    /// Runs a change of the tree in one transaction and does what follows from it. `own` are the names that
+    /// the kernel asked to change: it knows of those.
+    pub(super) fn change_tree<T>(
+        &self,
+        own: &[(NodeId, &Name)],
+        change: impl Fn(&mut Tx<'_>, &Context<'_>) -> Result<(T, Effect), Halt>,
+    ) -> Result<T, VfsError> {
+        let mut offer = Offer::Ask;
+        loop {
+            let is_open = |id| self.drive.is_open(id);
+            let is_whole = |content| self.is_whole(content);
+            let context = Context {
+                now: self.now(),
+                drive: self.drive.drive_type(),
+                is_open: &is_open,
+                is_whole: &is_whole,
+                offer,
+            };
+            let done = self.drive.store().write_changes(Durability::Process, |tx| change(tx, &context));
+            let took = done.as_ref().is_ok_and(|done| done.value.1.took_offer);
+            if let (Offer::Have { content, .. }, false) = (offer, took) {
+                // No row ever named it.
+                self.garbage.unlink(content);
+            }
+            match done {
+                Ok(done) => {
+                    let (value, effect) = done.value;
+                    self.tell(&done.changes, own);
+                    self.discard(effect.dropped);
+                    self.drive.nudge();
+                    return Ok(value);
+                }
+                Err(Halt::Failed(error)) => return Err(error),
+                Err(Halt::Materialise(node)) => offer = self.materialise(node),
+            }
+        }
+    }
+
+    /// Tells the kernel of names that changed besides those it asked to change (neighbours that had to step
+    /// aside for a name).
+    fn tell(&self, changes: &[Change], own: &[(NodeId, &Name)]) {
+        let is_news = |change: &&Change| match change {
+            Change::Entry { parent, name } => {
+                !own.iter().any(|(folder, known)| folder == parent && known.remote() == name)
+            }
+            Change::Node { .. } => false,
+        };
+        let news: Vec<Change> = changes.iter().filter(is_news).cloned().collect();
+        if !news.is_empty() {
+            self.drive.changed(&news);
+        }
+    }
+
+    /// With `--sync`: waits for the service.
+    pub(super) async fn settle(&self, node: NodeId) -> Result<(), VfsError> {
+        if self.config.sync { self.drive.settled(node).await } else { Ok(()) }
+    }
+}
