@@ -19,7 +19,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     ),
     ("config", &["model"]),
     ("fuse", &["vfs", "model", "clock", "disk"]),
-    ("vfs", &["engine", "content", "store", "model", "clock", "disk"]),
+    // graph: only to turn its errors into what a caller can tell apart.
+    ("vfs", &["engine", "content", "store", "graph", "model", "clock", "disk"]),
     ("engine", &["content", "store", "graph", "auth", "model", "clock", "disk"]),
     ("content", &["model", "clock", "disk"]),
     ("store", &["model", "clock", "disk"]),

@@ -31,6 +31,13 @@ impl Environment {
         Self::new(uid, gid, variables)
     }
 
+    /// The same without anything that was set for mounts: for what must not follow the user's settings.
+    pub fn without_settings(mut self) -> Self {
+        self.variables.retain(|name, _| !name.starts_with("ONEDRIVEFS_"));
+        self.variables.insert("ONEDRIVEFS_CONFIG".into(), "/dev/null".into());
+        self
+    }
+
     /// A variable; an empty one is a missing one only where the caller says so.
     pub fn variable(&self, name: &str) -> Option<&OsStr> {
         self.variables.get(name).map(OsString::as_os_str)

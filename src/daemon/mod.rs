@@ -1,7 +1,11 @@
 //! The only place that builds concrete things and wires them.
 
+mod assemble;
 pub mod control;
+mod demo;
 pub mod exit;
+mod handler;
+mod lifecycle;
 pub mod mounts;
 
 use std::net::SocketAddr;
@@ -112,24 +116,24 @@ pub struct EmulatorSettings {
 ///
 /// Blocks; builds the runtime. Calls `ready` once, when the mount is usable.
 pub fn run_mount(settings: MountSettings, ready: impl FnOnce()) -> Result<ExitReport, DaemonError> {
-    let _ = (settings, ready);
-    Err(unfinished("mount"))
+    lifecycle::check(&settings.mountpoint, false)?;
+    let tokens = assemble::credentials(&settings)?;
+    let runtime = lifecycle::runtime()?;
+    lifecycle::serve(&runtime, settings, tokens, ready)
 }
 
 /// Runs a demonstration until it is unmounted or a signal ends it.
 ///
 /// Blocks. Calls `ready` once, when the mount is usable.
 pub fn run_demo(settings: DemoSettings, ready: impl FnOnce(&DemoInfo)) -> Result<ExitReport, DaemonError> {
-    let _ = (settings, ready);
-    Err(unfinished("demo"))
+    demo::run_demo(&settings, ready)
 }
 
 /// Serves an emulator until a signal ends it.
 ///
 /// Blocks. Calls `ready` once with its base address, when it listens.
 pub fn run_emulator(settings: EmulatorSettings, ready: impl FnOnce(&str)) -> Result<(), DaemonError> {
-    let _ = (settings, ready);
-    Err(unfinished("emulator"))
+    demo::run_emulator(&settings, ready)
 }
 
 /// Leaves the terminal's session, so that closing it ends nothing.
@@ -144,14 +148,5 @@ pub fn detach() {
     }
     if let Err(error) = std::env::set_current_dir("/") {
         tracing::warn!(%error, "cannot leave the directory it was started in");
-    }
-}
-
-fn unfinished(what: &str) -> DaemonError {
-    DaemonError {
-        what: what.to_owned(),
-        why: "it is not wired yet".to_owned(),
-        remedy: "use a later version".to_owned(),
-        exit_code: 1,
     }
 }

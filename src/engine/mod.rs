@@ -1,6 +1,536 @@
-//! Makes local and remote agree.
+//! Makes local and remote agree: observes what the service has, plans what is to be sent, sends it, and
+//! records what came of it.
+//!
+//! Invariants:
+//! - Decisions are the planner's and the conflict table's, which are pure; everything here carries out.
+//! - An attempt is recorded before its request is sent, and removed in the transaction that records its
+//!   result; a crash anywhere leaves a store from which the planner goes on.
+//! - No lock and no transaction is held over an await.
+//!
+//! It knows nothing of the kernel: what becomes visible is told to a [`ChangeSink`].
+
+mod apply;
 mod conflict;
+mod drain;
+mod error;
+mod execute;
+mod fetch;
+mod observe;
 mod op;
+mod open;
 pub mod planner;
+mod record;
+mod recover;
+mod settle;
+mod status;
+mod upload;
+mod world;
+
 #[cfg(test)]
 mod testing;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use dashmap::DashMap;
+use tokio::sync::{Notify, Semaphore};
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::Clock;
+use crate::content::{
+    Base, BaseKind, Blocking, Cache, ContentKey, Staging, StagingError, StagingFile, StagingId,
+};
+use crate::graph::Graph;
+use crate::model::{Drive, DriveType, NodeId, Quota, Timestamp};
+use crate::store::{Change, Node, Store};
+
+pub use error::EngineError;
+pub use fetch::{GraphFetch, SharedFetch};
+pub use observe::DEFAULT_POLL;
+pub use open::{Access, OpenNodes};
+pub use status::{EngineStatus, State, UploadProgress, Waiting};
+
+use op::Op;
+
+/// Told of every visible change that did not come from the caller itself.
+pub trait ChangeSink: Send + Sync {
+    /// The names and nodes that mean something else now. Must not block.
+    fn changed(&self, changes: &[Change]);
+}
+
+/// Tells nobody.
+#[derive(Debug, Default)]
+pub struct NoSink;
+
+impl ChangeSink for NoSink {
+    fn changed(&self, _changes: &[Change]) {}
+}
+
+/// Settings of the engine.
+#[derive(Clone, Debug)]
+pub struct EngineConfig {
+    /// How long a change rests before it is sent.
+    pub settle: Duration,
+    /// How often changes are asked for while no channel wakes us.
+    pub poll: Duration,
+    /// Requests that change names, in flight at once.
+    pub parallel_changes: usize,
+    /// Uploads at once.
+    pub parallel_uploads: usize,
+    /// This machine's name, for conflict copies.
+    pub host: String,
+    /// Seconds east of UTC, for conflict copies.
+    pub utc_offset: i32,
+    /// Nothing is ever sent.
+    pub read_only: bool,
+}
+
+impl Default for EngineConfig {
+    fn default() -> Self {
+        Self {
+            settle: Duration::from_secs(2),
+            poll: DEFAULT_POLL,
+            parallel_changes: 6,
+            parallel_uploads: 4,
+            host: "localhost".into(),
+            utc_offset: 0,
+            read_only: false,
+        }
+    }
+}
+
+/// What an engine is made of.
+pub struct Parts {
+    /// The drive's store.
+    pub store: Arc<Store>,
+    /// Clean content.
+    pub cache: Cache,
+    /// Unsent content.
+    pub staging: Staging,
+    /// The service.
+    pub graph: Graph,
+    /// The fetcher that the cache reads through.
+    pub fetch: Arc<GraphFetch>,
+    /// Time and randomness.
+    pub clock: Arc<dyn Clock>,
+    /// The drive.
+    pub drive: Drive,
+    /// Who is told of visible changes.
+    pub sink: Arc<dyn ChangeSink>,
+    /// Where work that waits for the disk runs.
+    pub blocking: Blocking,
+    /// Settings.
+    pub config: EngineConfig,
+}
+
+/// One drive's engine; clones share it.
+#[derive(Clone)]
+pub struct Engine(Arc<Inner>);
+
+struct Inner {
+    store: Arc<Store>,
+    cache: Cache,
+    staging: Staging,
+    graph: Graph,
+    fetch: Arc<GraphFetch>,
+    clock: Arc<dyn Clock>,
+    drive: Drive,
+    sink: Arc<dyn ChangeSink>,
+    blocking: Blocking,
+    config: EngineConfig,
+    open: OpenNodes,
+    stop: CancellationToken,
+    wake: Notify,
+    look: Notify,
+    /// Notified when the set of unsent changes may have shrunk.
+    progress: Notify,
+    hurry: AtomicU32,
+    looked: AtomicU64,
+    looks: AtomicU64,
+    changes: Arc<Semaphore>,
+    upload_slots: Arc<Semaphore>,
+    listings: DashMap<NodeId, Arc<tokio::sync::Mutex<()>>>,
+    /// Nodes whose operation is running. Planner and tasks only; held for moments.
+    in_flight: Mutex<BTreeSet<NodeId>>,
+    uploads: Mutex<BTreeMap<NodeId, (u64, u64)>>,
+    link: Mutex<Link>,
+    quota_at: AtomicI64,
+    quota: Mutex<Option<Quota>>,
+}
+
+/// How the service last answered.
+#[derive(Clone, Debug)]
+struct Link {
+    state: State,
+    trouble: Option<String>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Engine {
+    /// Puts an engine together; nothing runs before [`Engine::start`].
+    pub fn new(parts: Parts) -> Self {
+        let Parts { store, cache, staging, graph, fetch, clock, drive, sink, blocking, config } = parts;
+        let quota = Mutex::new(drive.quota);
+        Self(Arc::new(Inner {
+            changes: Arc::new(Semaphore::new(config.parallel_changes)),
+            upload_slots: Arc::new(Semaphore::new(config.parallel_uploads)),
+            store,
+            cache,
+            staging,
+            graph,
+            fetch,
+            clock,
+            drive,
+            sink,
+            blocking,
+            config,
+            open: OpenNodes::default(),
+            stop: CancellationToken::new(),
+            wake: Notify::new(),
+            look: Notify::new(),
+            progress: Notify::new(),
+            hurry: AtomicU32::new(0),
+            looked: AtomicU64::new(0),
+            looks: AtomicU64::new(0),
+            listings: DashMap::new(),
+            in_flight: Mutex::default(),
+            uploads: Mutex::default(),
+            link: Mutex::new(Link { state: State::Starting, trouble: None }),
+            quota_at: AtomicI64::new(0),
+            quota,
+        }))
+    }
+
+    /// Starts observing and sending on the current runtime.
+    pub fn start(&self) {
+        tokio::spawn(self.clone().observe_changes());
+        if !self.0.config.read_only {
+            tokio::spawn(self.clone().send_changes());
+        }
+    }
+
+    /// Ends observing and sending; what is in flight is left to be verified by the next run.
+    pub fn stop(&self) {
+        self.0.stop.cancel();
+        self.0.progress.notify_waiters();
+    }
+
+    /// The drive's store.
+    pub fn store(&self) -> &Arc<Store> {
+        &self.0.store
+    }
+
+    /// Clean content.
+    pub fn cache(&self) -> &Cache {
+        &self.0.cache
+    }
+
+    /// Unsent content.
+    pub fn staging(&self) -> &Staging {
+        &self.0.staging
+    }
+
+    /// Time and randomness.
+    pub fn clock(&self) -> &Arc<dyn Clock> {
+        &self.0.clock
+    }
+
+    /// The service.
+    pub fn graph(&self) -> &Graph {
+        &self.0.graph
+    }
+
+    /// The drive.
+    pub fn drive(&self) -> &Drive {
+        &self.0.drive
+    }
+
+    /// Which service the drive lives on.
+    pub fn drive_type(&self) -> DriveType {
+        self.0.drive.drive_type
+    }
+
+    /// Which nodes are open.
+    pub fn open_nodes(&self) -> &OpenNodes {
+        &self.0.open
+    }
+
+    /// Space as last told; never asks.
+    pub fn quota(&self) -> Option<Quota> {
+        *lock(&self.0.quota)
+    }
+
+    /// Something became dirty, was closed, or may go on.
+    pub fn nudge(&self) {
+        self.0.wake.notify_one();
+    }
+
+    /// Tells the kernel of changes that its own requests do not show it.
+    pub fn tell(&self, changes: &[Change]) {
+        self.0.sink.changed(changes);
+    }
+
+    /// Asks for the drive's changes now.
+    pub fn refresh(&self) {
+        self.0.look.notify_one();
+    }
+
+    /// How many looks at the whole drive have ended since the start.
+    pub fn looks(&self) -> u64 {
+        self.0.looks.load(Ordering::Acquire)
+    }
+
+    /// The service cannot be reached.
+    pub fn is_offline(&self) -> bool {
+        self.0.state() == State::Offline
+    }
+
+    /// Somebody must sign in.
+    pub fn is_signed_out(&self) -> bool {
+        self.0.state() == State::SignedOut
+    }
+
+    /// The key of the content that a node without staged content has.
+    pub fn content_key(&self, node: &Node) -> Option<ContentKey> {
+        let view = node.content_view()?;
+        Some(apply::content_key(view, apply::is_rewritten(self.0.is_business(), &view.name)))
+    }
+
+    /// The staged file, with the base its overlay was made from attached where it needs one.
+    pub async fn staged_file(&self, node: &Node, id: StagingId) -> Result<Arc<StagingFile>, StagingError> {
+        let inner = self.0.clone();
+        let base = node.base.as_ref().or(node.remote.as_ref());
+        let key =
+            base.map(|view| apply::content_key(view, apply::is_rewritten(self.0.is_business(), &view.name)));
+        self.0.blocking.start(move || inner.open_staged(id, key)).await
+    }
+
+    /// The last handle of a node was closed.
+    pub fn released(&self, _node: NodeId) {
+        self.0.wake.notify_one();
+    }
+
+    /// Plans and runs operations until the engine stops.
+    async fn send_changes(self) {
+        let mut queue: VecDeque<(Node, Op)> = VecDeque::new();
+        while !self.0.stop.is_cancelled() {
+            let (inner, mut wake_at) = (self.0.clone(), None);
+            match self.0.blocking.start(move || inner.plan()).await {
+                Ok((ops, wake)) => {
+                    queue = ops.into();
+                    wake_at = wake;
+                }
+                Err(error) => tracing::error!(%error, "unsent changes cannot be read; trying again"),
+            }
+            self.0.progress.notify_waiters();
+            self.run_queue(&mut queue).await;
+            let idle = wake_at.map_or(Duration::from_secs(30), |at| self.0.until(at));
+            tokio::select! {
+                () = self.0.stop.cancelled() => {}
+                () = self.0.wake.notified() => {}
+                () = tokio::time::sleep(idle) => {}
+            }
+        }
+    }
+
+    /// Starts what the plan allows; local operations at once, requests as slots become free.
+    ///
+    /// Ends early when something was recorded that may change the plan and the queue is not long.
+    async fn run_queue(&self, queue: &mut VecDeque<(Node, Op)>) {
+        while let Some((node, op)) = queue.pop_front() {
+            if self.0.stop.is_cancelled() {
+                return;
+            }
+            let remote = matches!(op, Op::Send(_) | Op::Verify(_));
+            if remote && !self.0.may_send() {
+                continue;
+            }
+            let slots = match &op {
+                Op::Send(send) if send.content().is_some() => Some(&self.0.upload_slots),
+                Op::Seal { .. } => Some(&self.0.upload_slots),
+                Op::Send(_) | Op::Verify(_) => Some(&self.0.changes),
+                Op::Forget | Op::Settle(_) | Op::Yield { .. } => None,
+            };
+            let permit = match slots {
+                Some(slots) => tokio::select! {
+                    permit = slots.clone().acquire_owned() => permit.ok(),
+                    () = self.0.stop.cancelled() => return,
+                },
+                None => None,
+            };
+            lock(&self.0.in_flight).insert(node.id);
+            let engine = self.clone();
+            let task = async move {
+                let id = node.id;
+                let _done = InFlight { inner: engine.0.clone(), id };
+                engine.perform(node, op).await;
+                drop(permit);
+            };
+            if slots.is_some() {
+                tokio::spawn(task);
+            } else {
+                task.await;
+            }
+        }
+    }
+}
+
+/// Takes the node out of the set when its operation ends, however it ends.
+struct InFlight {
+    inner: Arc<Inner>,
+    id: NodeId,
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        lock(&self.inner.in_flight).remove(&self.id);
+        self.inner.wake.notify_one();
+    }
+}
+
+impl Inner {
+    /// Operations with the nodes they were planned for, and when to look again.
+    #[allow(clippy::type_complexity, reason = "a pair that is taken apart at once")]
+    fn plan(&self) -> Result<(Vec<(Node, Op)>, Option<Timestamp>), crate::store::StoreError> {
+        let mut world = self.world()?;
+        let plan = planner::plan(&world);
+        if plan.wants_look {
+            self.look.notify_one();
+        }
+        let ops = plan.ops.into_iter().filter_map(|(id, op)| Some((world.dirty.remove(&id)?.node, op)));
+        Ok((ops.collect(), plan.wake_at))
+    }
+
+    /// Loads staged content and puts below it what it lies over; `key`: the version its change started from.
+    fn open_staged(&self, id: StagingId, key: Option<ContentKey>) -> Result<Arc<StagingFile>, StagingError> {
+        let loaded = self.staging.load(id)?;
+        match (loaded.base, key) {
+            (Some(BaseKind::Remote), Some(key)) => loaded.file.attach(Base::Remote(self.cache.file(&key))),
+            (Some(BaseKind::Sealed(base)), _) => {
+                loaded.file.attach(Base::Sealed(self.staging.load(base)?.file))
+            }
+            (Some(BaseKind::Remote), None) | (None, _) => {}
+        }
+        Ok(loaded.file)
+    }
+
+    fn in_flight(&self) -> BTreeSet<NodeId> {
+        lock(&self.in_flight).clone()
+    }
+
+    fn uploads(&self) -> MutexGuard<'_, BTreeMap<NodeId, (u64, u64)>> {
+        lock(&self.uploads)
+    }
+
+    fn is_business(&self) -> bool {
+        self.drive.drive_type != DriveType::Personal
+    }
+
+    fn is_hurried(&self) -> bool {
+        self.hurry.load(Ordering::Acquire) > 0
+    }
+
+    /// The newest look at the whole drive; none before the first enumeration ended.
+    fn looked(&self) -> Option<u64> {
+        self.is_enumerated().then(|| self.looked.load(Ordering::Acquire))
+    }
+
+    fn set_looked(&self, sent_seq: u64) {
+        self.looked.fetch_max(sent_seq, Ordering::AcqRel);
+        self.looks.fetch_add(1, Ordering::AcqRel);
+    }
+
+    fn state(&self) -> State {
+        lock(&self.link).state
+    }
+
+    fn may_send(&self) -> bool {
+        !matches!(self.state(), State::Offline | State::SignedOut)
+    }
+
+    /// The service answered.
+    fn connected(&self) {
+        let mut link = lock(&self.link);
+        let next = if self.is_enumerated() { State::Online } else { State::Enumerating };
+        if link.state != next {
+            tracing::info!(from = ?link.state, to = ?next, "the service answers");
+            *link = Link { state: next, trouble: None };
+            self.wake.notify_one();
+        }
+    }
+
+    fn disconnected(&self, why: &str) {
+        self.trouble(State::Offline, why);
+    }
+
+    fn signed_out(&self, why: &str) {
+        self.trouble(State::SignedOut, why);
+    }
+
+    fn trouble(&self, state: State, why: &str) {
+        let mut link = lock(&self.link);
+        if link.state != state {
+            tracing::warn!(?state, why, "the service cannot be used; changes queue");
+            *link = Link { state, trouble: Some(why.to_owned()) };
+            self.look.notify_one();
+        }
+    }
+
+    fn after(&self, wait: Duration) -> Timestamp {
+        let now = Timestamp::from(self.clock.wall());
+        Timestamp(i64::try_from(wait.as_nanos()).map_or(i64::MAX, |nanos| now.0.saturating_add(nanos)))
+    }
+
+    fn until(&self, at: Timestamp) -> Duration {
+        let now = Timestamp::from(self.clock.wall());
+        Duration::from_nanos(u64::try_from(at.0.saturating_sub(now.0)).unwrap_or(0))
+            + Duration::from_millis(1)
+    }
+
+    async fn pause(&self, time: Duration) {
+        tokio::select! {
+            () = self.stop.cancelled() => {}
+            () = tokio::time::sleep(time) => {}
+        }
+    }
+
+    fn listing_gate(&self, folder: NodeId) -> Arc<tokio::sync::Mutex<()>> {
+        self.listings.entry(folder).or_default().clone()
+    }
+
+    fn drop_listing_gate(&self, folder: NodeId) {
+        self.listings.remove(&folder);
+    }
+
+    /// Effects of what was recorded on the content cache.
+    fn carry_out(&self, effects: apply::Effects) {
+        for (from, to) in effects.rekeyed {
+            if let Err(error) = self.cache.rekey(&from.item, from.size, &from.version, &to.version) {
+                tracing::info!(%error, "cached blocks could not follow their item's tags; they are read again");
+            }
+        }
+        for item in effects.forgotten {
+            self.cache.forget(&item);
+        }
+        for item in effects.doubted {
+            tracing::debug!(%item, "a report is still in doubt");
+        }
+    }
+
+    /// Reads the drive's space again if the last reading is older than a minute.
+    async fn refresh_quota(&self) {
+        let now = Timestamp::from(self.clock.wall());
+        if now.0.saturating_sub(self.quota_at.load(Ordering::Acquire)).abs() < 60_000_000_000 {
+            return;
+        }
+        self.quota_at.store(now.0, Ordering::Release);
+        if let Ok(drive) = self.graph.drive(&self.drive.id).await {
+            *lock(&self.quota) = drive.quota;
+        }
+    }
+}

@@ -1,6 +1,6 @@
 //! Microsoft Graph operations on drives, typed: the only way to the service.
 //!
-//! Every call goes through one [`transport::Transport`] and through the rules of [`call`]: a deadline, a
+//! Every call goes through one [`transport::Transport`] and through the rules of `call`: a deadline, a
 //! `client-request-id`, the limiter, repeats where they do no harm, the account's token to Graph itself and to
 //! nobody else. What comes back is a value of `model` or a [`GraphError`]. All futures may be dropped at any time;
 //! what was sent by then may still happen.

@@ -286,6 +286,38 @@ impl Store {
         self.reader(|db| tx::session(db, content))
     }
 
+    /// Staged content that nothing refers to any more: no row, no attempt that carries it, no other content
+    /// that lies over it.
+    pub fn unlinks(&self) -> Result<Vec<u64>, StoreError> {
+        self.reader(|db| {
+            db.prepare_cached(
+                "SELECT content FROM unlinks WHERE content NOT IN
+                 (SELECT content FROM attempts WHERE content IS NOT NULL UNION SELECT base FROM overs)
+                 ORDER BY content",
+            )?
+            .query_map([], |row| row.get::<_, i64>(0).map(|content| content as u64))?
+            .collect()
+        })
+    }
+
+    /// Staged content that is to be unlinked, but that an attempt or another content still needs.
+    pub fn kept(&self) -> Result<Vec<u64>, StoreError> {
+        self.reader(|db| {
+            db.prepare_cached("SELECT content FROM unlinks ORDER BY content")?
+                .query_map([], |row| row.get::<_, i64>(0).map(|content| content as u64))?
+                .collect()
+        })
+    }
+
+    /// Staged content that some row refers to.
+    pub fn staged(&self) -> Result<Vec<u64>, StoreError> {
+        self.reader(|db| {
+            db.prepare_cached("SELECT content FROM local WHERE content IS NOT NULL ORDER BY content")?
+                .query_map([], |row| row.get::<_, i64>(0).map(|content| content as u64))?
+                .collect()
+        })
+    }
+
     /// The extended attribute's value.
     pub fn xattr(&self, id: NodeId, name: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
         self.reader(|db| {
@@ -326,14 +358,8 @@ impl Store {
         let mut at = id;
         while at != NodeId::ROOT && parts.len() < 512 {
             let Some(node) = self.node(at)? else { break };
-            let (parent, name) = match (&node.place, &node.local, node.content_view()) {
-                (Some(place), _, _) => (Some(place.parent), place.name.clone()),
-                (None, Some(local), _) => (Some(local.parent), local.name.clone()),
-                (None, None, Some(view)) => (view.parent, view.name.clone()),
-                (None, None, None) => (None, format!("node {at}")),
-            };
+            let Some((parent, name)) = node.known_place() else { break };
             parts.push(name);
-            let Some(parent) = parent else { break };
             at = parent;
         }
         parts.reverse();

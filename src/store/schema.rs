@@ -64,6 +64,10 @@ CREATE TABLE xattrs(id INTEGER NOT NULL, name BLOB NOT NULL, value BLOB NOT NULL
 CREATE TABLE round(seq INTEGER PRIMARY KEY AUTOINCREMENT, item TEXT NOT NULL);
 -- Own deletes, until a round that began after them has ended.
 CREATE TABLE tombstones(item TEXT PRIMARY KEY, own_seq INTEGER NOT NULL) WITHOUT ROWID;
+-- Staged content that lost its last reference: to be unlinked once that is durable.
+CREATE TABLE unlinks(content INTEGER PRIMARY KEY);
+-- Staged content that lies over another one, which must therefore stay.
+CREATE TABLE overs(content INTEGER PRIMARY KEY, base INTEGER NOT NULL);
 -- What the user should be told once.
 CREATE TABLE notices(id INTEGER PRIMARY KEY AUTOINCREMENT, at INTEGER NOT NULL, path TEXT NOT NULL, text TEXT NOT NULL);
 ";

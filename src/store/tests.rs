@@ -205,3 +205,40 @@ fn pages_of_a_listing_miss_and_repeat_nothing_while_names_change() {
     assert_eq!(seen.len(), 51);
     assert!(ids.iter().all(|id| seen.contains(id)));
 }
+
+#[test]
+fn staged_content_is_to_be_unlinked_once_nothing_refers_to_it_and_not_before() {
+    let (_dir, store) = store();
+    let staged = |content| LocalView { content: Some(content), ..local(NodeId::ROOT, "a") };
+    let id = store
+        .write(Durability::Process, |tx| {
+            let id = tx.insert(NodeKind::File)?;
+            tx.set_local(id, Some(&staged(1)))?;
+            Ok(id)
+        })
+        .unwrap();
+    assert_eq!((store.staged().unwrap(), store.unlinks().unwrap()), (vec![1], vec![]));
+    // A conflict copy: the content moves to another row.
+    store
+        .write(Durability::Process, |tx| {
+            tx.set_local(id, None)?;
+            let copy = tx.insert(NodeKind::File)?;
+            tx.set_local(copy, Some(&LocalView { name: "b".into(), ..staged(1) }))?;
+            tx.set_local(copy, Some(&LocalView { name: "b".into(), ..staged(2) }))
+        })
+        .unwrap();
+    assert_eq!((store.staged().unwrap(), store.unlinks().unwrap()), (vec![2], vec![1]));
+    let attempt = Attempt {
+        node: id,
+        op: "{}".into(),
+        content: Some(1),
+        sent_seq: 1,
+        started_at: Timestamp(0),
+        unknown: false,
+    };
+    store.write(Durability::Process, |tx| tx.put_attempt(&attempt)).unwrap();
+    assert_eq!(store.unlinks().unwrap(), Vec::<u64>::new());
+    store.write(Durability::Process, |tx| tx.remove_attempt(id)).unwrap();
+    store.write(Durability::Process, |tx| tx.unlinked(1)).unwrap();
+    assert_eq!(store.unlinks().unwrap(), Vec::<u64>::new());
+}

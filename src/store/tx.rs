@@ -108,6 +108,32 @@ impl<'a> Tx<'a> {
         id.map_or(Ok(None), |id| self.find(NodeId(id)))
     }
 
+    /// Visible nodes that have this name, as the service folds, or would have it but for a collision.
+    pub fn holders(&self, parent: NodeId, name: &str) -> Result<Vec<Node>, StoreError> {
+        let sql = "SELECT id FROM nodes WHERE parent = ?1 AND fold = ?2
+                   UNION SELECT id FROM nodes WHERE parent = ?1 AND want = ?3 ORDER BY 1";
+        let ids: Vec<i64> = self
+            .db
+            .prepare_cached(sql)?
+            .query_map(params![parent.0, names::fold(name), name], |row| row.get(0))?
+            .collect::<rusqlite::Result<_>>()?;
+        ids.into_iter().map(|id| self.node(NodeId(id))).collect()
+    }
+
+    /// The path below the root for messages (`a/b`).
+    pub fn path(&self, id: NodeId) -> Result<String, StoreError> {
+        let mut parts = Vec::new();
+        let mut at = id;
+        while at != NodeId::ROOT && parts.len() < 512 {
+            let Some(node) = self.find(at)? else { break };
+            let Some((parent, name)) = node.known_place() else { break };
+            parts.push(name);
+            at = parent;
+        }
+        parts.reverse();
+        Ok(parts.join("/"))
+    }
+
     /// Ids of the visible children.
     pub fn children(&self, parent: NodeId) -> Result<Vec<NodeId>, StoreError> {
         Ok(self
@@ -275,7 +301,10 @@ impl<'a> Tx<'a> {
     }
 
     /// Replaces the local view. `None`: nothing differs from remote; the base view goes with it.
+    ///
+    /// Staged content that is referred to no longer is noted in the same transaction, to be unlinked later.
     pub fn set_local(&mut self, id: NodeId, view: Option<&LocalView>) -> Result<(), StoreError> {
+        self.drop_content(id, view.and_then(|view| view.content))?;
         match view {
             Some(view) => self.write_local(id, view)?,
             None => {
@@ -285,6 +314,45 @@ impl<'a> Tx<'a> {
         }
         self.changed(id, false);
         self.place(id)
+    }
+
+    fn drop_content(&mut self, id: NodeId, but: Option<u64>) -> Result<(), StoreError> {
+        self.db
+            .prepare_cached(
+                "INSERT OR IGNORE INTO unlinks(content) SELECT content FROM local
+                 WHERE id = ?1 AND content IS NOT NULL AND content IS NOT ?2",
+            )?
+            .execute(params![id.0, but.map(|content| content as i64)])?;
+        self.db
+            .prepare_cached(
+                "DELETE FROM overs WHERE content IN (SELECT content FROM local
+                 WHERE id = ?1 AND content IS NOT NULL AND content IS NOT ?2)",
+            )?
+            .execute(params![id.0, but.map(|content| content as i64)])?;
+        if let Some(kept) = but {
+            self.db.prepare_cached("DELETE FROM unlinks WHERE content = ?1")?.execute([kept as i64])?;
+        }
+        Ok(())
+    }
+
+    /// Staged content lies over another one, which stays until that ends.
+    pub fn lies_over(&mut self, content: u64, base: u64) -> Result<(), StoreError> {
+        self.db
+            .prepare_cached("INSERT OR REPLACE INTO overs(content, base) VALUES(?1, ?2)")?
+            .execute([content as i64, base as i64])?;
+        Ok(())
+    }
+
+    /// Staged content is complete: it lies over nothing any more.
+    pub fn stands_alone(&mut self, content: u64) -> Result<(), StoreError> {
+        self.db.prepare_cached("DELETE FROM overs WHERE content = ?1")?.execute([content as i64])?;
+        Ok(())
+    }
+
+    /// The file of this staged content was unlinked.
+    pub fn unlinked(&mut self, content: u64) -> Result<(), StoreError> {
+        self.db.prepare_cached("DELETE FROM unlinks WHERE content = ?1")?.execute([content as i64])?;
+        Ok(())
     }
 
     fn write_local(&mut self, id: NodeId, view: &LocalView) -> Result<(), StoreError> {
@@ -374,14 +442,16 @@ impl<'a> Tx<'a> {
         Ok(())
     }
 
-    /// Items that the enumeration of this generation did not mark.
-    pub fn unmarked(&self, generation: u64) -> Result<Vec<ItemId>, StoreError> {
+    /// Items that the enumeration of this generation did not mark, but for those that an own operation made
+    /// or changed since it began.
+    pub fn unmarked(&self, generation: u64, began_seq: u64) -> Result<Vec<ItemId>, StoreError> {
         Ok(self
             .db
             .prepare_cached(
-                "SELECT item FROM nodes WHERE item IS NOT NULL AND mark <> ?1 AND id <> ?2 ORDER BY id",
+                "SELECT item FROM nodes
+                 WHERE item IS NOT NULL AND mark <> ?1 AND own_seq < ?2 AND id <> ?3 ORDER BY id",
             )?
-            .query_map(params![generation as i64, NodeId::ROOT.0], |row| {
+            .query_map(params![generation as i64, began_seq as i64, NodeId::ROOT.0], |row| {
                 row.get::<_, String>(0).map(ItemId::new)
             })?
             .collect::<rusqlite::Result<_>>()?)
@@ -390,6 +460,7 @@ impl<'a> Tx<'a> {
     /// Takes the row and all that hangs on it away. Its children, if any, must be dealt with first.
     pub fn remove(&mut self, id: NodeId) -> Result<(), StoreError> {
         let old = self.visible(id)?;
+        self.drop_content(id, None)?;
         for table in ["local", "base", "attrs", "xattrs"] {
             self.db.prepare_cached(&format!("DELETE FROM {table} WHERE id = ?1"))?.execute([id.0])?;
         }
@@ -612,6 +683,11 @@ impl<'a> Tx<'a> {
         Ok(())
     }
 
+    /// Every attempt.
+    pub fn attempts(&self) -> Result<Vec<Attempt>, StoreError> {
+        Ok(attempts(&self.db)?)
+    }
+
     /// The node's attempt.
     pub fn attempt(&self, node: NodeId) -> Result<Option<Attempt>, StoreError> {
         Ok(attempts(&self.db)?.into_iter().find(|attempt| attempt.node == node))
@@ -620,12 +696,6 @@ impl<'a> Tx<'a> {
     /// Ends an attempt.
     pub fn remove_attempt(&mut self, node: NodeId) -> Result<(), StoreError> {
         self.db.prepare_cached("DELETE FROM attempts WHERE node = ?1")?.execute([node.0])?;
-        Ok(())
-    }
-
-    /// At start: every attempt of the former run has an unknown outcome.
-    pub fn attempts_are_unknown(&mut self) -> Result<(), StoreError> {
-        self.db.execute("UPDATE attempts SET unknown = 1", [])?;
         Ok(())
     }
 

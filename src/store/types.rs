@@ -240,6 +240,13 @@ impl Node {
         self.remote.as_ref().or(self.base.as_ref())
     }
 
+    /// Where it is, or where it last was, for messages.
+    pub fn known_place(&self) -> Option<(NodeId, String)> {
+        let local = self.local.as_ref().map(|local| (local.parent, local.name.clone()));
+        let remote = || self.content_view().and_then(|view| Some((view.parent?, view.name.clone())));
+        self.place.as_ref().map(|place| (place.parent, place.name.clone())).or(local).or_else(remote)
+    }
+
     /// Something here is not on the service.
     pub fn is_dirty(&self) -> bool {
         self.local.as_ref().is_some_and(|local| !local.local_only)

@@ -98,6 +98,17 @@ impl Body {
         self
     }
 
+    /// The sealed staged content that this one lies over, and that must stay as long.
+    pub fn lies_over(&self) -> Option<u64> {
+        match self {
+            Self::Staged(own) => match own.0.base_kind() {
+                Some(BaseKind::Sealed(base)) => Some(base.0),
+                Some(BaseKind::Remote) | None => None,
+            },
+            Self::Empty | Self::Clean(_) => None,
+        }
+    }
+
     /// Bytes.
     pub fn size(&self) -> u64 {
         match self {

@@ -225,6 +225,9 @@ impl State {
         let content = tx.next_content()?;
         *made = Some(content);
         let next = if empty { Body::empty(drive, content)? } else { present.continued(drive, content)? };
+        if let Some(base) = next.lies_over() {
+            tx.lies_over(content, base)?;
+        }
         Ok((content, next))
     }
 

@@ -62,7 +62,18 @@ impl Garbage {
             self.lock().extend(waiting);
             return;
         }
-        waiting.into_iter().for_each(|content| self.unlink(content));
+        // What an attempt carries, or another content lies over, is not among these yet.
+        match self.store.unlinks() {
+            Ok(unneeded) => unneeded.into_iter().for_each(|content| self.unlink_dropped(content)),
+            Err(error) => tracing::warn!(%error, "dropped content stays for now"),
+        }
+    }
+
+    fn unlink_dropped(&self, content: u64) {
+        self.unlink(content);
+        if let Err(error) = self.store.write(Durability::Process, |tx| tx.unlinked(content)) {
+            tracing::warn!(content, %error, "unlinked content is still listed as to be unlinked");
+        }
     }
 
     /// Unlinks content that no durable row ever named.

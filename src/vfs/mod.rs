@@ -20,6 +20,7 @@ mod io;
 mod names;
 pub mod namespace;
 mod open;
+mod over_engine;
 mod setattr;
 #[cfg(test)]
 mod tests;

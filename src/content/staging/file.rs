@@ -157,8 +157,7 @@ impl StagingFile {
         still
     }
 
-    /// Takes changes again. The caller has made sure that nothing relies on the seal: no record names it, and
-    /// nothing sends the content or has adopted it.
+    /// Allows changes again: nobody carries the sealed bytes away.
     pub fn unseal(&self) {
         self.sealed.store(false, Ordering::SeqCst);
     }

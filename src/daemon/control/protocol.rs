@@ -230,8 +230,8 @@ pub struct RequestCounts {
     pub total: u64,
     /// Answered with "too many".
     pub throttled: u64,
-    /// Failed.
-    pub failed: u64,
+    /// Sent again after a failure.
+    pub retried: u64,
 }
 
 /// A path in JSON: text, or its bytes where it is not UTF-8.

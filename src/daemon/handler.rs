@@ -1,0 +1,235 @@
+//! What the commands ask over the control socket, answered from the engine.
+
+use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+
+use super::control::{
+    CacheUse, ControlError, ControlHandler, DriveStatus, MountState, Outcome, Parked, Progress, ProgressSink,
+    RequestCounts, Status, Upload, WirePath,
+};
+use super::exit;
+use crate::config::MountSettings;
+use crate::engine::{Engine, EngineError, EngineStatus, State};
+use crate::fuse::{MountedSession, Unmount};
+use crate::model::NodeId;
+use crate::model::names;
+use crate::store::ParkKind;
+
+/// Notices shown by `status`.
+const NOTICES: usize = 20;
+
+pub(super) struct Handler {
+    engine: Engine,
+    settings: MountSettings,
+    session: Arc<MountedSession>,
+}
+
+impl Handler {
+    pub(super) fn new(engine: Engine, settings: MountSettings, session: Arc<MountedSession>) -> Self {
+        Self { engine, settings, session }
+    }
+
+    fn node_at(&self, path: &Path) -> Result<NodeId, ControlError> {
+        let mut at = NodeId::ROOT;
+        for part in path.components() {
+            let Component::Normal(name) = part else { continue };
+            let missing = || error(path.display(), "there is no such file", "check the path", exit::USAGE);
+            let name = names::to_remote(name).map_err(|_| missing())?;
+            let child = self.engine.store().child(at, &name).map_err(|error| failed(&error))?;
+            at = child.ok_or_else(missing)?.id;
+        }
+        Ok(at)
+    }
+
+    async fn outcome(&self) -> Result<Outcome, ControlError> {
+        let status = self.engine.status().await.map_err(|error| failed(&error))?;
+        Ok(Outcome { unsent: status.pending, parked: parked(&status), unprotected: status.local_only })
+    }
+
+    async fn wait_for_sync(
+        &self,
+        path: &Path,
+        limit: Option<Duration>,
+        progress: &ProgressSink,
+    ) -> Result<Outcome, ControlError> {
+        let top = self.node_at(path)?;
+        let before = self.engine.graph().counters().bytes_out;
+        let told = self.engine.sync(top, limit, |left| {
+            let sent = self.engine.graph().counters().bytes_out.saturating_sub(before);
+            progress.send_replace(Progress { pending: left.pending, sent, total: sent, current: None });
+        });
+        match told.await {
+            Ok(_) | Err(EngineError::Deadline) => self.outcome().await,
+            Err(error) => Err(failed(&error)),
+        }
+    }
+
+    async fn snapshot(&self) -> Status {
+        let status = match self.engine.status().await {
+            Ok(status) => status,
+            Err(error) => {
+                tracing::error!(%error, "status cannot be read");
+                empty_status(&error)
+            }
+        };
+        let drive = self.engine.drive();
+        let usage = self.engine.cache().usage();
+        let counters = self.engine.graph().counters();
+        let notices = self.engine.store().notices(NOTICES).unwrap_or_default();
+        let trouble = status.trouble.iter().cloned();
+        Status {
+            mountpoint: WirePath(self.settings.mountpoint.clone()),
+            state: state(status.state),
+            drive: Some(DriveStatus {
+                id: drive.id.as_str().to_owned(),
+                name: drive.name.clone(),
+                drive_type: drive.drive_type,
+                quota: status.quota,
+            }),
+            account: self.settings.account.clone(),
+            read_only: self.settings.read_only,
+            pending: status.pending,
+            parked: parked(&status),
+            unprotected: status.local_only,
+            uploads: status
+                .uploads
+                .iter()
+                .map(|upload| Upload { path: upload.path.clone(), sent: upload.sent, size: upload.total })
+                .collect(),
+            last_delta: status.last_delta.map(|at| at.to_rfc3339_seconds()),
+            cache: CacheUse { used: usage.bytes, limit: self.settings.cache_size },
+            items: status.items,
+            requests: RequestCounts {
+                total: counters.requests,
+                throttled: counters.throttled,
+                retried: counters.retries,
+            },
+            notices: trouble
+                .chain(notices.iter().map(|notice| format!("{} {}: {}", notice.at, notice.path, notice.text)))
+                .collect(),
+            pid: std::process::id(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        }
+    }
+}
+
+impl ControlHandler for Handler {
+    fn status(&self) -> BoxFuture<'_, Status> {
+        self.snapshot().boxed()
+    }
+
+    fn sync(
+        &self,
+        path: PathBuf,
+        timeout: Option<Duration>,
+        progress: ProgressSink,
+    ) -> BoxFuture<'_, Result<Outcome, ControlError>> {
+        async move { self.wait_for_sync(&path, timeout, &progress).await }.boxed()
+    }
+
+    fn unmount(
+        &self,
+        drain: Option<Duration>,
+        progress: ProgressSink,
+    ) -> BoxFuture<'_, Result<Outcome, ControlError>> {
+        async move {
+            let limit = drain.unwrap_or(self.settings.drain_timeout);
+            let outcome = self.wait_for_sync(Path::new(""), Some(limit), &progress).await?;
+            let what = self.settings.mountpoint.display();
+            self.session.stop(Unmount::WhenIdle).map_err(|problem| {
+                let text = problem.to_string();
+                let (why, remedy) = text.rsplit_once("; ").unwrap_or((&text, "close what is open below it"));
+                let why = why.split_once(": ").map_or(why, |(_, why)| why);
+                error(what, why, remedy, exit::BUSY)
+            })?;
+            Ok(outcome)
+        }
+        .boxed()
+    }
+
+    fn refresh(&self, _path: PathBuf) -> BoxFuture<'_, Result<(), ControlError>> {
+        self.engine.refresh();
+        async { Ok(()) }.boxed()
+    }
+
+    fn retry(&self) -> BoxFuture<'_, Result<u64, ControlError>> {
+        async move {
+            let before = self.engine.store().dirty_counts().map_err(|error| failed(&error))?.parked;
+            self.engine.retry_parked().map_err(|error| failed(&error))?;
+            Ok(before)
+        }
+        .boxed()
+    }
+}
+
+fn state(state: State) -> MountState {
+    match state {
+        State::Starting => MountState::Starting,
+        State::Enumerating => MountState::Enumerating,
+        State::Online => MountState::Online,
+        State::Offline => MountState::Offline,
+        State::SignedOut => MountState::SignedOut,
+        State::Draining => MountState::Draining,
+    }
+}
+
+fn parked(status: &EngineStatus) -> Vec<Parked> {
+    status
+        .waiting
+        .iter()
+        .filter_map(|waiting| {
+            let reason = waiting.reason?;
+            Some(Parked {
+                path: waiting.path.clone(),
+                reason: waiting.detail.clone(),
+                remedy: remedy(reason).to_owned(),
+            })
+        })
+        .collect()
+}
+
+fn remedy(kind: ParkKind) -> &'static str {
+    match kind {
+        ParkKind::Quota => "free space in the drive",
+        ParkKind::Permission => "ask for the right to change this, or move the file elsewhere",
+        ParkKind::Name => "give it another name",
+        ParkKind::Locked => "close it where it is open, or wait",
+        ParkKind::TooLarge => "the service takes no file as large as this: move it elsewhere",
+        ParkKind::AccessLost => "ask for access, or copy the file elsewhere",
+        ParkKind::BaseGone => "copy the file elsewhere and delete it here",
+        ParkKind::Failing => "see the log; it is tried again by itself",
+        ParkKind::LocalDisk => "check the disk that holds the state directory",
+    }
+}
+
+fn empty_status(error: &EngineError) -> EngineStatus {
+    EngineStatus {
+        state: State::Starting,
+        pending: 0,
+        parked: 0,
+        local_only: 0,
+        waiting: Vec::new(),
+        uploads: Vec::new(),
+        last_delta: None,
+        items: 0,
+        quota: None,
+        trouble: Some(error.to_string()),
+    }
+}
+
+fn failed(problem: &dyn std::fmt::Display) -> ControlError {
+    error("the mount", problem, "see its log", exit::FAILURE)
+}
+
+fn error(
+    what: impl std::fmt::Display,
+    why: impl std::fmt::Display,
+    remedy: impl std::fmt::Display,
+    exit_code: u8,
+) -> ControlError {
+    ControlError { what: what.to_string(), why: why.to_string(), remedy: remedy.to_string(), exit_code }
+}

@@ -1,0 +1,204 @@
+//! The life of one mount: lock, open, mount, ready, serve, drain, unmount; signals; what is left is told.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use tokio::runtime::Runtime;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use super::assemble::{Assembled, assemble, keep_log_short};
+use super::control::Server;
+use super::handler::Handler;
+use super::{DaemonError, ExitReport, exit};
+use crate::auth::TokenSource;
+use crate::config::{Environment, MountSettings};
+use crate::fuse::{
+    CheckOptions, Limits, Metrics, MountError, MountOptions, MountedSession, Services, SessionEnd, Unmount,
+    check_mountpoint, mount,
+};
+use crate::model::NodeId;
+
+/// How long a busy mount may take to end after a signal before it is detached.
+const DETACH_AFTER: Duration = Duration::from_secs(1);
+/// How long control requests may take to end after the mount has.
+const CONTROL_GRACE: Duration = Duration::from_millis(500);
+
+/// A runtime for the network and what waits for it.
+pub(super) fn runtime() -> Result<Runtime, DaemonError> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("onedrivefs").build().map_err(
+        |error| DaemonError {
+            what: "the program".into(),
+            why: format!("no threads can be made ({error})"),
+            remedy: "raise the limit on processes".into(),
+            exit_code: exit::SYSTEM,
+        },
+    )
+}
+
+/// The mount point can be used, or why not; nothing was asked of the service yet.
+pub(super) fn check(mountpoint: &Path, create: bool) -> Result<(), DaemonError> {
+    let options = CheckOptions { create, ..CheckOptions::default() };
+    check_mountpoint(mountpoint, options).map(|_| ()).map_err(DaemonError::from)
+}
+
+/// Serves one mount from start to end on `runtime`.
+pub(super) fn serve(
+    runtime: &Runtime,
+    settings: MountSettings,
+    tokens: Arc<dyn TokenSource>,
+    ready: impl FnOnce(),
+) -> Result<ExitReport, DaemonError> {
+    let mut signals = runtime.block_on(async { Signals::new() })?;
+    let assembled = runtime.block_on(assemble(&settings, tokens))?;
+    let metrics = Arc::new(Metrics::default());
+    let session = start_mount(runtime, &settings, &assembled, &metrics)?;
+    runtime.block_on(async {
+        let engine = assembled.engine.clone();
+        engine.start();
+        keep_log_short(engine.store());
+        let shutdown = CancellationToken::new();
+        let handler = Handler::new(engine.clone(), settings.clone(), Arc::clone(&session));
+        let control = start_control(&settings, handler, shutdown.clone());
+        ready();
+        let mut broken = false;
+        tokio::select! {
+            end = session.wait() => {
+                tracing::info!(?end, "the mount has ended");
+                broken = end == SessionEnd::Broken;
+            }
+            () = signals.next() => end_mount(&session).await,
+        }
+        let report = drain(&engine, settings.drain_timeout, &mut signals).await;
+        shutdown.cancel();
+        if let Some(control) = control {
+            // Clients that take longer are cut off, which they are made for.
+            tokio::time::timeout(CONTROL_GRACE, control).await.ok();
+        }
+        engine.stop();
+        engine.close().map_err(|error| DaemonError {
+            what: "the drive's state".into(),
+            why: error.to_string(),
+            remedy: "free space on its disk; nothing is lost, the next mount goes on".into(),
+            exit_code: exit::FAILURE,
+        })?;
+        if broken {
+            return Err(DaemonError {
+                what: settings.mountpoint.display().to_string(),
+                why: "serving it broke down".into(),
+                remedy: "mount it again; nothing that was written is lost".into(),
+                exit_code: exit::FAILURE,
+            });
+        }
+        Ok(report)
+    })
+}
+
+fn start_mount(
+    runtime: &Runtime,
+    settings: &MountSettings,
+    assembled: &Assembled,
+    metrics: &Arc<Metrics>,
+) -> Result<Arc<MountedSession>, DaemonError> {
+    let options = MountOptions {
+        mountpoint: settings.mountpoint.clone(),
+        source: format!("onedrive:{}", settings.drive),
+        read_only: settings.read_only,
+        allow_other: settings.allow_other,
+        extra: settings.kernel_options.clone(),
+        check: CheckOptions::default(),
+        passthrough: false,
+        read_ahead_kib: Some(1024),
+    };
+    let services = Services {
+        runtime: runtime.handle().clone(),
+        clock: Arc::clone(&assembled.clock),
+        notify: assembled.notify.clone(),
+        metrics: Arc::clone(metrics),
+        limits: Limits::default(),
+    };
+    mount(Arc::clone(&assembled.files), &options, &services).map(Arc::new).map_err(DaemonError::from)
+}
+
+fn start_control(
+    settings: &MountSettings,
+    handler: Handler,
+    shutdown: CancellationToken,
+) -> Option<tokio::task::JoinHandle<()>> {
+    let environment = Environment::of_process();
+    match Server::bind(&environment, &settings.mountpoint) {
+        Ok(server) => Some(tokio::spawn(server.serve(Arc::new(handler), shutdown))),
+        Err(error) => {
+            tracing::warn!(%error, "status, sync and umount cannot reach this mount: no control socket");
+            None
+        }
+    }
+}
+
+/// Takes the mount out of the tree: at once if nobody uses it, else as soon as they let go.
+async fn end_mount(session: &MountedSession) {
+    match session.stop(Unmount::WhenIdle) {
+        Ok(()) => {}
+        Err(error @ MountError::Busy { .. }) => {
+            tracing::warn!(%error, "still in use: taken out of the tree, open files live on until they are closed");
+            if let Err(error) = session.stop(Unmount::Lazy) {
+                tracing::error!(%error, "the mount stays behind");
+            }
+        }
+        Err(error) => tracing::error!(%error, "the mount stays behind"),
+    }
+    // Whoever holds a file open is given a moment to close it.
+    if tokio::time::timeout(DETACH_AFTER, session.wait()).await.is_err() {
+        tracing::warn!(
+            "files are still open; what is written to them from here on stays unsent until the next mount"
+        );
+    }
+}
+
+/// Sends what is unsent, for at most `limit`; a further signal ends it. Says what remains.
+async fn drain(engine: &crate::engine::Engine, limit: Duration, signals: &mut Signals) -> ExitReport {
+    engine.draining();
+    let waited = engine.sync(NodeId::ROOT, Some(limit), |left| {
+        if left.pending > left.parked {
+            tracing::info!(unsent = left.pending - left.parked, "sending before the end");
+        }
+    });
+    tokio::select! {
+        result = waited => if let Err(error) = result { tracing::warn!(%error, "not everything could be sent") },
+        () = signals.next() => tracing::warn!("ended before everything was sent"),
+    }
+    let counts = engine.store().dirty_counts().unwrap_or_default();
+    ExitReport { unsent: counts.pending, unprotected: counts.local_only }
+}
+
+/// The signals that ask the daemon to end.
+pub(super) struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    pub(super) fn new() -> Result<Self, DaemonError> {
+        let failed = |error: std::io::Error| DaemonError {
+            what: "signals".into(),
+            why: error.to_string(),
+            remedy: "report this".into(),
+            exit_code: exit::FAILURE,
+        };
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt()).map_err(failed)?,
+            terminate: signal(SignalKind::terminate()).map_err(failed)?,
+        })
+    }
+
+    pub(super) fn next(&mut self) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            tokio::select! {
+                _ = self.interrupt.recv() => {}
+                _ = self.terminate.recv() => {}
+            }
+        })
+    }
+}

@@ -1,0 +1,341 @@
+//! What the service says of items, into the store: the rules of design 3 "Observing".
+//!
+//! Runs inside a transaction of the store. Effects on the content cache are returned, to be carried out
+//! after the commit.
+
+use super::open::OpenNodes;
+use super::planner::is_swap_name;
+use crate::content::ContentKey;
+use crate::model::{Comparison, ItemId, ItemKind, NodeId, RemoteItem, Timestamp};
+use crate::store::{LocalView, Node, NodeKind, RemoteView, StoreError, Tx};
+
+/// Ten minutes: for so long after an own operation a differing delta or listing entry is not believed
+/// before the item was read by its id.
+const OWN_ECHO_NANOS: i64 = 600 * 1_000_000_000;
+
+/// Local-only files of a folder that vanishes end up below this name.
+const LOST_AND_FOUND: &str = "lost+found";
+
+/// How strong an observation is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Source {
+    /// The answer to a GET by id, or to our own change.
+    Direct,
+    /// An entry of delta or of a listing: may be older than what we know.
+    Report,
+}
+
+/// When and how something was seen.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Seen {
+    pub source: Source,
+    /// Local sequence number when the request was sent.
+    pub sent_seq: u64,
+    /// Wall time now.
+    pub now: Timestamp,
+}
+
+/// What must follow the commit.
+#[derive(Debug, Default)]
+pub(super) struct Effects {
+    /// Same content under other tags: cached blocks keep their worth.
+    pub rekeyed: Vec<(ContentKey, ContentKey)>,
+    /// Items whose cached content is no longer wanted.
+    pub forgotten: Vec<ItemId>,
+    /// Items that must be read by their id before they are believed.
+    pub doubted: Vec<ItemId>,
+}
+
+/// The key of the cached content that a view describes.
+///
+/// `rewritten`: the service rewrites stored files of this type, so that its hashes say nothing.
+pub(super) fn content_key(view: &RemoteView, rewritten: bool) -> ContentKey {
+    let mut version = view.version.clone();
+    if rewritten {
+        version.hashes = Default::default();
+    }
+    ContentKey { item: view.item.clone(), version, size: view.size() }
+}
+
+/// Whether a SharePoint library or business drive rewrites files of this name after upload (graph-api 7.8).
+pub(super) fn is_rewritten(business: bool, name: &str) -> bool {
+    const TYPES: &[&str] = &[
+        "docx", "docm", "dotx", "dotm", "xlsx", "xlsm", "xltx", "xltm", "pptx", "pptm", "potx", "ppsx",
+        "doc", "xls", "ppt", "pdf", "html", "htm", "aspx", "vsdx",
+    ];
+    let extension = name.rsplit_once('.').map(|(_, extension)| extension.to_ascii_lowercase());
+    business && extension.is_some_and(|extension| TYPES.contains(&extension.as_str()))
+}
+
+pub(super) struct Applier<'a> {
+    pub open: &'a OpenNodes,
+    /// The drive is a business drive or a document library.
+    pub business: bool,
+    pub effects: Effects,
+}
+
+impl Applier<'_> {
+    /// Takes one description of an item in; doubts are noted in the effects.
+    pub fn apply(&mut self, tx: &mut Tx<'_>, item: &RemoteItem, seen: Seen) -> Result<(), StoreError> {
+        if item.deleted {
+            let Some(node) = tx.by_item(&item.id)? else { return Ok(()) };
+            if seen.source == Source::Report && node.own_seq >= seen.sent_seq {
+                return Ok(());
+            }
+            return self.remove(tx, node.id, seen.now);
+        }
+        if item.root {
+            return self.apply_root(tx, item);
+        }
+        if seen.source == Source::Report
+            && let Some(deleted_seq) = tx.tombstone(&item.id)?
+        {
+            if seen.sent_seq > deleted_seq {
+                self.effects.doubted.push(item.id.clone());
+            }
+            return Ok(());
+        }
+        let known = tx.by_item(&item.id)?.filter(|node| node.kind != NodeKind::Stub && node.remote.is_some());
+        match known {
+            Some(node) => self.refresh(tx, &node, item, seen),
+            None => self.introduce(tx, item, seen),
+        }
+    }
+
+    fn apply_root(&mut self, tx: &mut Tx<'_>, item: &RemoteItem) -> Result<(), StoreError> {
+        let name = item.name.clone().unwrap_or_else(|| "root".into());
+        let view = view_of(item, None, name);
+        let unchanged = tx.node(NodeId::ROOT)?.remote.as_ref() == Some(&view);
+        if unchanged { Ok(()) } else { tx.set_remote(NodeId::ROOT, Some(&view)) }
+    }
+
+    fn introduce(&mut self, tx: &mut Tx<'_>, item: &RemoteItem, seen: Seen) -> Result<(), StoreError> {
+        let (Some(name), Some(parent), Some(kind)) = (&item.name, &item.parent, item.kind) else {
+            if seen.source == Source::Report {
+                self.effects.doubted.push(item.id.clone());
+            }
+            return Ok(());
+        };
+        let parent = tx.node_of_item(parent)?;
+        let id = tx.node_of_item(&item.id)?;
+        tx.set_kind(id, node_kind(kind))?;
+        tx.set_remote(id, Some(&view_of(item, Some(parent), name.clone())))?;
+        tx.set_web_url(id, item.web_url.as_deref())
+    }
+
+    fn refresh(
+        &mut self,
+        tx: &mut Tx<'_>,
+        node: &Node,
+        item: &RemoteItem,
+        seen: Seen,
+    ) -> Result<(), StoreError> {
+        let old = node.remote.as_ref().expect("filtered by the caller");
+        if seen.source == Source::Report && node.own_seq >= seen.sent_seq {
+            return Ok(());
+        }
+        let parent = match &item.parent {
+            Some(parent) => Some(tx.node_of_item(parent)?),
+            None => old.parent,
+        };
+        let new = merged(old, item, parent);
+        if new == *old {
+            return Ok(());
+        }
+        let compared =
+            if node.kind == NodeKind::File { old.version.compare(&new.version) } else { Comparison::Same };
+        if seen.source == Source::Report {
+            let recent =
+                seen.now.0.saturating_sub(node.own_time.0).abs() < OWN_ECHO_NANOS && node.own_seq > 0;
+            let differs = !old.same_place(&new) || compared != Comparison::Same;
+            if (recent && differs) || compared == Comparison::Unknown {
+                self.effects.doubted.push(item.id.clone());
+                return Ok(());
+            }
+        }
+        if is_swap_name(&new.name) && node.local.is_none() {
+            // A circle of names that a crash cut: the planner takes it from the row's local view; without
+            // one (another machine's) it is an ordinary, if odd, name.
+            tracing::debug!(item = %item.id, "a temporary name is visible");
+        }
+        tx.set_remote(node.id, Some(&new))?;
+        if item.web_url.is_some() {
+            tx.set_web_url(node.id, item.web_url.as_deref())?;
+        }
+        self.follow_content(tx, node, old, &new, compared)
+    }
+
+    fn follow_content(
+        &mut self,
+        tx: &mut Tx<'_>,
+        node: &Node,
+        old: &RemoteView,
+        new: &RemoteView,
+        compared: Comparison,
+    ) -> Result<(), StoreError> {
+        if node.kind != NodeKind::File {
+            return Ok(());
+        }
+        let rewritten = is_rewritten(self.business, &new.name);
+        match compared {
+            Comparison::Same | Comparison::ProbablySame => {
+                let keys = (content_key(old, rewritten), content_key(new, rewritten));
+                if keys.0 != keys.1 {
+                    self.effects.rekeyed.push(keys);
+                }
+                Ok(())
+            }
+            Comparison::Different | Comparison::Unknown => {
+                tx.set_shown_mtime(node.id, None)?;
+                tx.content_changed(node.id);
+                Ok(())
+            }
+        }
+    }
+
+    /// The item is gone: takes the node and what hangs on it away, but nothing unsent.
+    pub fn remove(&mut self, tx: &mut Tx<'_>, id: NodeId, now: Timestamp) -> Result<(), StoreError> {
+        if id == NodeId::ROOT {
+            return Ok(());
+        }
+        self.remove_below(tx, id, now).map(|_| ())
+    }
+
+    /// True if something unsent keeps the node alive.
+    fn remove_below(&mut self, tx: &mut Tx<'_>, id: NodeId, now: Timestamp) -> Result<bool, StoreError> {
+        let mut survivors = false;
+        for child in tx.children(id)? {
+            survivors |= self.remove_below(tx, child, now)?;
+        }
+        let node = tx.node(id)?;
+        let Some(remote) = node.remote.clone() else {
+            let unsent = node.local.as_ref().is_some_and(|local| !local.deleted);
+            return if node.local.as_ref().is_some_and(|local| local.local_only && !local.deleted) {
+                rescue_local_only(tx, &node, now)?;
+                Ok(false)
+            } else {
+                Ok(unsent)
+            };
+        };
+        if let Some(local) = &node.local {
+            // Where the item lives elsewhere on the service (a move into this folder is unsent), it lives on.
+            let moved_here = node.place.as_ref().map(|place| place.parent) != remote.parent;
+            if !moved_here || local.deleted {
+                tx.set_remote(id, None)?;
+            }
+            return Ok(!local.deleted && (local.content.is_some() || survivors || moved_here));
+        }
+        if survivors {
+            let place = node.known_place();
+            let (parent, name) = place.unwrap_or((NodeId::ROOT, remote.name.clone()));
+            let seq = tx.next_sequence();
+            tx.set_remote(id, None)?;
+            tx.set_local(id, Some(&fresh_local(parent, name, now, seq)))?;
+            return Ok(true);
+        }
+        self.effects.forgotten.push(remote.item.clone());
+        if self.open.is_open(id) {
+            let seq = tx.next_sequence();
+            let (parent, name) = node.known_place().unwrap_or((NodeId::ROOT, remote.name.clone()));
+            tx.set_remote(id, None)?;
+            tx.set_base(id, Some(&remote))?;
+            tx.set_local(id, Some(&LocalView { deleted: true, ..fresh_local(parent, name, now, seq) }))?;
+        } else {
+            tx.remove(id)?;
+        }
+        Ok(false)
+    }
+}
+
+/// A local view in which only the place is set.
+pub(super) fn fresh_local(parent: NodeId, name: String, now: Timestamp, seq: u64) -> LocalView {
+    LocalView {
+        parent,
+        name,
+        deleted: false,
+        content: None,
+        size: 0,
+        mtime: now,
+        mtime_set: false,
+        seal: None,
+        changed_at: now,
+        changed_seq: seq,
+        parked: None,
+        tries: 0,
+        retry_at: Timestamp(0),
+        local_only: false,
+    }
+}
+
+fn rescue_local_only(tx: &mut Tx<'_>, node: &Node, now: Timestamp) -> Result<(), StoreError> {
+    let home = match tx.child(NodeId::ROOT, LOST_AND_FOUND)? {
+        Some(found) if found.kind == NodeKind::Folder => found.id,
+        _ => {
+            let id = tx.insert(NodeKind::Folder)?;
+            let seq = tx.next_sequence();
+            let local = fresh_local(NodeId::ROOT, LOST_AND_FOUND.into(), now, seq);
+            tx.set_local(id, Some(&LocalView { local_only: true, ..local }))?;
+            tx.set_listed(id, true)?;
+            id
+        }
+    };
+    let path = tx.path(node.id)?;
+    let Some(local) = &node.local else { return Ok(()) };
+    let mut name = local.name.clone();
+    if tx.clash(home, &name, Some(node.id))?.is_some() {
+        name = format!("{name}.{}", node.id.0);
+    }
+    tx.set_local(node.id, Some(&LocalView { parent: home, name, ..local.clone() }))?;
+    tx.notice(now, &path, "its folder was deleted elsewhere; this file lives only here and is in lost+found")
+}
+
+fn node_kind(kind: ItemKind) -> NodeKind {
+    match kind {
+        ItemKind::File => NodeKind::File,
+        ItemKind::Folder => NodeKind::Folder,
+        ItemKind::Package => NodeKind::Package,
+        ItemKind::Shortcut => NodeKind::Shortcut,
+    }
+}
+
+/// A full description as a view.
+pub(super) fn view_of(item: &RemoteItem, parent: Option<NodeId>, name: String) -> RemoteView {
+    RemoteView {
+        item: item.id.clone(),
+        parent,
+        name,
+        version: item.version(),
+        mtime: item.mtime,
+        btime: item.btime,
+        malware: item.malware,
+    }
+}
+
+/// What is known after a description that may be partial: what it does not say stays, but a tag or hash that
+/// stood for the old state does not outlive a change of the other tag (graph-api 9.3).
+pub(super) fn merged(old: &RemoteView, item: &RemoteItem, parent: Option<NodeId>) -> RemoteView {
+    let mut version = item.version();
+    let same_etag = version.etag.is_some() && version.etag == old.version.etag;
+    let same_ctag = version.ctag.is_some() && version.ctag == old.version.ctag;
+    if version.etag.is_none() {
+        version.etag = old.version.etag.clone();
+    }
+    if version.ctag.is_none() && same_etag {
+        version.ctag = old.version.ctag.clone();
+    }
+    if version.size.is_none() {
+        version.size = old.version.size;
+    }
+    if version.hashes.is_empty() && (same_etag || same_ctag) {
+        version.hashes = old.version.hashes.clone();
+    }
+    RemoteView {
+        item: item.id.clone(),
+        parent,
+        name: item.name.clone().unwrap_or_else(|| old.name.clone()),
+        version,
+        mtime: item.mtime.or(old.mtime),
+        btime: item.btime.or(old.btime),
+        malware: item.malware,
+    }
+}

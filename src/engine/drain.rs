@@ -1,0 +1,219 @@
+//! Waiting until things are on the service, and telling what is not.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::{Engine, EngineError, EngineStatus, Inner, State, Waiting, lock};
+use crate::model::NodeId;
+use crate::store::{Node, StoreError};
+
+/// At most so many unsent changes are named in `status`.
+const NAMED: usize = 200;
+
+/// While it lives, changes do not rest before they are sent.
+pub struct Hurry(Arc<Inner>);
+
+impl Drop for Hurry {
+    fn drop(&mut self) {
+        self.0.hurry.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// What is left after waiting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Left {
+    /// Changes that are not on the service.
+    pub pending: u64,
+    /// Of these, parked.
+    pub parked: u64,
+}
+
+impl Engine {
+    /// Nothing rests until the guard is dropped.
+    pub fn hurry(&self) -> Hurry {
+        self.0.hurry.fetch_add(1, Ordering::AcqRel);
+        self.0.wake.notify_one();
+        Hurry(self.0.clone())
+    }
+
+    /// Says in `status` that the daemon is about to end.
+    pub fn draining(&self) {
+        lock(&self.0.link).state = State::Draining;
+        self.0.wake.notify_one();
+    }
+
+    /// Waits until the node has nothing unsent, or its change is parked or cannot be sent now.
+    pub async fn settled(&self, node: NodeId) -> Result<(), EngineError> {
+        let _hurry = self.hurry();
+        loop {
+            let changed = self.0.progress.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            let Some(now) = self.0.store.node(node)? else { return Ok(()) };
+            let Some(local) = now.local.as_ref().filter(|local| !local.local_only) else { return Ok(()) };
+            if let Some(parked) = &local.parked {
+                return Err(EngineError::Parked(parked.clone()));
+            }
+            if !self.0.may_send() {
+                let trouble = lock(&self.0.link).trouble.clone().unwrap_or_default();
+                return Err(self.unreachable(&trouble));
+            }
+            tokio::select! {
+                () = &mut changed => {}
+                () = self.0.stop.cancelled() => return Err(EngineError::Deadline),
+            }
+        }
+    }
+
+    fn unreachable(&self, why: &str) -> EngineError {
+        let error = if self.is_signed_out() {
+            crate::graph::GraphError::SignedOut { reason: why.to_owned() }
+        } else {
+            crate::graph::GraphError::Deadline { sent: false }
+        };
+        error.into()
+    }
+
+    /// Waits until everything below `top` is on the service; what is parked is not waited for.
+    ///
+    /// `progress` is called with what is left whenever that changed. `Deadline` after `limit`.
+    pub async fn sync(
+        &self,
+        top: NodeId,
+        limit: Option<Duration>,
+        mut progress: impl FnMut(Left),
+    ) -> Result<Left, EngineError> {
+        let _hurry = self.hurry();
+        let deadline = limit.map(|limit| Instant::now() + limit);
+        let mut told = None;
+        loop {
+            let changed = self.0.progress.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            let left = self.left_below(top).await?;
+            if told != Some(left) {
+                progress(left);
+                told = Some(left);
+            }
+            if left.pending == left.parked {
+                return Ok(left);
+            }
+            let end = async {
+                match deadline {
+                    Some(at) => tokio::time::sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = &mut changed => {}
+                () = end => return Err(EngineError::Deadline),
+                () = self.0.stop.cancelled() => return Err(EngineError::Deadline),
+            }
+        }
+    }
+
+    async fn left_below(&self, top: NodeId) -> Result<Left, EngineError> {
+        let inner = self.0.clone();
+        let count = move || -> Result<Left, StoreError> {
+            if top == NodeId::ROOT {
+                let counts = inner.store.dirty_counts()?;
+                return Ok(Left { pending: counts.pending, parked: counts.parked });
+            }
+            let mut left = Left { pending: 0, parked: 0 };
+            for node in inner.store.dirty()?.iter().filter(|node| node.is_dirty()) {
+                if inner.lies_below(node, top)? {
+                    left.pending += 1;
+                    left.parked += u64::from(node.local.as_ref().is_some_and(|local| local.parked.is_some()));
+                }
+            }
+            Ok(left)
+        };
+        Ok(self.0.blocking.start(count).await?)
+    }
+
+    /// Tries every parked change again now.
+    pub fn retry_parked(&self) -> Result<(), EngineError> {
+        self.0.store.write(crate::store::Durability::Process, |tx| {
+            for node in tx.dirty()? {
+                let Some(local) = node.local.filter(|local| local.parked.is_some()) else { continue };
+                let retry_at = crate::model::Timestamp(0);
+                tx.set_local(
+                    node.id,
+                    Some(&crate::store::LocalView { parked: None, tries: 0, retry_at, ..local }),
+                )?;
+            }
+            Ok(())
+        })?;
+        self.nudge();
+        Ok(())
+    }
+
+    /// A snapshot for `status`; asks the service for nothing but, at most once a minute, the drive's space.
+    pub async fn status(&self) -> Result<EngineStatus, EngineError> {
+        if self.0.may_send() {
+            let limit = Duration::from_secs(2);
+            // The space shown is then the last one known.
+            tokio::time::timeout(limit, self.0.refresh_quota()).await.unwrap_or_default();
+        }
+        let inner = self.0.clone();
+        Ok(self.0.blocking.start(move || inner.snapshot()).await?)
+    }
+}
+
+impl Inner {
+    fn lies_below(&self, node: &Node, top: NodeId) -> Result<bool, StoreError> {
+        let mut at = Some(node.id);
+        for _ in 0..4096 {
+            match at {
+                Some(id) if id == top => return Ok(true),
+                Some(id) => {
+                    let node = self.store.node(id)?;
+                    at = node
+                        .and_then(|node| node.known_place())
+                        .map(|(parent, _)| parent)
+                        .filter(|&parent| parent != id);
+                }
+                None => return Ok(false),
+            }
+        }
+        Ok(false)
+    }
+
+    fn snapshot(&self) -> Result<EngineStatus, StoreError> {
+        let counts = self.store.dirty_counts()?;
+        let (state, trouble) = {
+            let link = lock(&self.link);
+            (link.state, link.trouble.clone())
+        };
+        let mut dirty = self.store.dirty()?;
+        dirty.retain(Node::is_dirty);
+        dirty.sort_by_key(|node| node.local.as_ref().is_none_or(|local| local.parked.is_none()));
+        let waiting =
+            dirty.iter().take(NAMED).map(|node| self.waiting(node)).collect::<Result<_, StoreError>>()?;
+        Ok(EngineStatus {
+            state,
+            pending: counts.pending,
+            parked: counts.parked,
+            local_only: counts.local_only,
+            waiting,
+            uploads: self.upload_progress(),
+            last_delta: self.last_delta(),
+            items: self.store.count()?,
+            quota: *lock(&self.quota),
+            trouble,
+        })
+    }
+
+    fn waiting(&self, node: &Node) -> Result<Waiting, StoreError> {
+        let parked = node.local.as_ref().and_then(|local| local.parked.clone());
+        let detail = match &parked {
+            Some(parked) => parked.detail.clone(),
+            None if self.open.has_writer(node.id) => "still open for writing".into(),
+            None => "waiting to be sent".into(),
+        };
+        Ok(Waiting { path: self.store.path_of(node.id)?, reason: parked.map(|parked| parked.kind), detail })
+    }
+}

@@ -1,0 +1,446 @@
+//! Runs the operations of a plan and records what became of them.
+
+use std::time::Duration;
+
+use super::apply::{Source, content_key, is_rewritten};
+use super::error::{Verdict, classify};
+use super::op::{Op, Send};
+use super::settle::{self, Naming};
+use super::{Engine, EngineError, Inner};
+use crate::content::{FetchErrorKind, StagingError, StagingId};
+use crate::graph::{ConflictBehavior, GraphError, Patch, Priority};
+use crate::model::{NodeId, RemoteItem, Timestamp};
+use crate::store::{Durability, LocalView, Node, ParkKind, Parked, Seal, StoreError};
+
+/// After this many refusals of an unchanged item's tag in a row the check by reading is trusted alone: the
+/// service moves tags by itself (design 6).
+const STALE_TAG_TRIES: u32 = 2;
+
+impl Engine {
+    /// Runs one operation to its end. Called in a task of its own; the node is marked in flight.
+    pub(super) async fn perform(&self, node: Node, op: Op) {
+        let outcome = match op {
+            Op::Forget => self.0.local_op(&node, |inner, node| inner.forget(node)).await,
+            Op::Settle(outcome) => {
+                self.0.local_op(&node, move |inner, node| inner.settle(node, &outcome)).await
+            }
+            Op::Yield { to, how } => {
+                self.0.local_op(&node, move |inner, node| inner.yield_name(node, to, how)).await
+            }
+            Op::Seal { content } => self.seal(&node, content).await,
+            Op::Verify(send) => self.verify(&node, send).await,
+            Op::Send(send) => self.send(&node, send).await,
+        };
+        if let Err(error) = outcome {
+            tracing::error!(node = %node.id, %error, "an operation could not be recorded; it is tried again");
+            self.0.pause(Duration::from_secs(1)).await;
+        }
+    }
+
+    async fn send(&self, node: &Node, send: Send) -> Result<(), EngineError> {
+        let (inner, planned, record) = (self.0.clone(), node.clone(), send.clone());
+        let begun = self.0.blocking.start(move || inner.begin(&planned, &record)).await?;
+        if begun.is_none() {
+            return Ok(());
+        }
+        tracing::debug!(node = %node.id, op = send.label(), "sending");
+        let result = self.request(node, &send).await;
+        self.finish(node, send, result).await
+    }
+
+    async fn finish(
+        &self,
+        node: &Node,
+        send: Send,
+        result: Result<Option<RemoteItem>, GraphError>,
+    ) -> Result<(), EngineError> {
+        match result {
+            Ok(item) => {
+                self.0.connected();
+                self.succeeded(node.id, send, item).await
+            }
+            Err(error) => self.failed(node, &send, &error).await,
+        }
+    }
+
+    /// The one place that turns an operation into requests.
+    async fn request(&self, node: &Node, send: &Send) -> Result<Option<RemoteItem>, GraphError> {
+        let (graph, drive) = (&self.0.graph, &self.0.drive.id);
+        let tries = node.local.as_ref().map_or(0, |local| local.tries);
+        let tag = |tag: &Option<crate::model::ETag>| {
+            tag.as_ref().filter(|_| tries < STALE_TAG_TRIES).map(|tag| tag.as_str().to_owned())
+        };
+        match send {
+            Send::Mkdir { parent, name } => graph.mkdir(drive, parent, name, None).await.map(Some),
+            Send::Create { .. } | Send::Replace { .. } => self.upload(node, send).await.map(Some),
+            Send::Move { item, parent, name, if_match } => {
+                let patch = Patch { name: name.clone(), parent: parent.clone(), ..Patch::default() };
+                let tag = tag(if_match);
+                graph.update(drive, item, &patch, tag.as_deref(), ConflictBehavior::Fail).await.map(Some)
+            }
+            Send::SetTime { item, mtime, if_match } => {
+                let patch = Patch { mtime: Some(*mtime), ..Patch::default() };
+                let tag = tag(if_match);
+                graph.update(drive, item, &patch, tag.as_deref(), ConflictBehavior::Fail).await.map(Some)
+            }
+            Send::Delete { item, if_match, folder } => {
+                if *folder && self.0.looked().is_none() && !self.is_empty_remotely(node).await? {
+                    return Err(GraphError::PreconditionFailed { ids: Default::default() });
+                }
+                let tag = tag(if_match);
+                graph.delete(drive, item, tag.as_deref()).await.map(|_| None)
+            }
+        }
+    }
+
+    async fn succeeded(&self, id: NodeId, send: Send, item: Option<RemoteItem>) -> Result<(), EngineError> {
+        if let (Some(item), Some(content)) = (&item, send.content()) {
+            self.keep_content(item, content).await;
+        }
+        let inner = self.0.clone();
+        let effects = self.0.blocking.start(move || inner.succeed(id, &send, item.as_ref())).await?;
+        self.0.carry_out(effects);
+        self.0.clean_up_soon().await;
+        Ok(())
+    }
+
+    /// What was uploaded is what a read of the new version would fetch: the cache takes it over.
+    ///
+    /// Not where the service rewrote it (another size or hash): then the blocks are dropped, and read anew.
+    async fn keep_content(&self, item: &RemoteItem, content: u64) {
+        let rewritten = is_rewritten(self.0.is_business(), item.name.as_deref().unwrap_or_default());
+        let view = super::apply::view_of(item, None, item.name.clone().unwrap_or_default());
+        let key = content_key(&view, rewritten);
+        let inner = self.0.clone();
+        let kept = self
+            .0
+            .blocking
+            .start(move || {
+                let path = inner.staging.path(StagingId(content));
+                inner.cache.adopt(&key, &path)
+            })
+            .await;
+        if let Err(error) = kept {
+            tracing::info!(content, %error, "an uploaded file is not kept in the cache; it is read again when needed");
+        }
+    }
+
+    async fn failed(&self, node: &Node, send: &Send, error: &GraphError) -> Result<(), EngineError> {
+        let verdict = classify(error);
+        tracing::info!(node = %node.id, op = send.label(), %error, ?verdict, "a change was not sent");
+        let tries = node.local.as_ref().map_or(0, |local| local.tries);
+        let wait = match error {
+            GraphError::Throttled { retry_after: Some(wait), .. } => *wait,
+            _ => backoff(tries),
+        };
+        let (unknown, parked, wait) = match verdict {
+            Verdict::Unknown => (true, None, wait),
+            Verdict::Later => (false, None, wait),
+            Verdict::Look => {
+                self.look_again(node, send).await;
+                (false, None, if tries == 0 { Duration::ZERO } else { wait })
+            }
+            Verdict::Offline => {
+                self.0.disconnected(&error.to_string());
+                (false, None, Duration::ZERO)
+            }
+            Verdict::SignedOut => {
+                self.0.signed_out(&error.to_string());
+                (false, None, Duration::ZERO)
+            }
+            Verdict::Park { kind, retry } => {
+                let parked = Parked { kind, detail: error.to_string() };
+                let wait = if retry { park_wait(kind, tries) } else { Duration::MAX };
+                (false, Some(parked), wait)
+            }
+        };
+        let retry_at = self.0.after(wait);
+        let (inner, id) = (self.0.clone(), node.id);
+        self.0.blocking.start(move || inner.fail(id, unknown, parked, retry_at)).await?;
+        Ok(())
+    }
+
+    /// Reads the item, its new parent and the holder of the name it wants; what is seen goes to the store,
+    /// where the next plan finds it.
+    async fn look_again(&self, node: &Node, send: &Send) {
+        let sent_seq = self.0.store.sequence();
+        let drive = &self.0.drive.id;
+        let mut seen = Vec::new();
+        let items = send.item().into_iter().chain(match send {
+            Send::Mkdir { parent, .. } | Send::Create { parent, .. } => Some(parent),
+            Send::Move { parent, .. } => parent.as_ref(),
+            _ => None,
+        });
+        for item in items {
+            seen.extend(self.look_at(item).await);
+        }
+        let wanted = match send {
+            Send::Mkdir { parent, name } | Send::Create { parent, name, .. } => Some((parent.clone(), name)),
+            Send::Move { parent, name: Some(name), .. } => {
+                let here = node.remote.as_ref().and_then(|view| view.parent);
+                let here = here.and_then(|id| self.0.store.node(id).ok().flatten());
+                let here = here.and_then(|folder| folder.remote.as_ref().map(|view| view.item.clone()));
+                parent.clone().or(here).map(|parent| (parent, name))
+            }
+            _ => None,
+        };
+        if let Some((parent, name)) = wanted
+            && let Ok(holder) = self.0.graph.child(drive, &parent, name, Priority::Upload).await
+        {
+            seen.push(holder);
+        }
+        self.take_in(seen, Source::Direct, sent_seq).await;
+    }
+
+    /// The item as it is now; described as deleted where it is gone, nothing where nobody knows.
+    pub(super) async fn look_at(&self, item: &crate::model::ItemId) -> Option<RemoteItem> {
+        match self.0.graph.item(&self.0.drive.id, item, Priority::Upload).await {
+            Ok(found) => Some(found),
+            Err(GraphError::NotFound { .. }) => {
+                Some(RemoteItem { deleted: true, ..RemoteItem::bare(item.clone()) })
+            }
+            Err(error) => {
+                tracing::debug!(%item, %error, "an item could not be looked at");
+                None
+            }
+        }
+    }
+
+    /// Finds out what became of an attempt whose answer was lost.
+    async fn verify(&self, node: &Node, send: Send) -> Result<(), EngineError> {
+        let drive = &self.0.drive.id;
+        let found = match &send {
+            Send::Mkdir { parent, name } | Send::Create { parent, name, .. } => {
+                self.0.graph.child(drive, parent, name, Priority::Upload).await
+            }
+            Send::Replace { item, .. }
+            | Send::Move { item, .. }
+            | Send::SetTime { item, .. }
+            | Send::Delete { item, .. } => self.0.graph.item(drive, item, Priority::Upload).await,
+        };
+        let seal = node.local.as_ref().and_then(|local| local.seal.clone());
+        match found {
+            Ok(item) if is_ours(&send, &item, seal.as_ref()) => {
+                tracing::info!(node = %node.id, op = send.label(), "an operation whose answer was lost had happened");
+                self.finish(node, send, Ok(Some(item))).await
+            }
+            Ok(item) => {
+                let sent_seq = self.0.store.sequence();
+                self.take_in(vec![item], Source::Direct, sent_seq).await;
+                self.attempt_is_over(node.id).await
+            }
+            Err(GraphError::NotFound { .. }) if matches!(send, Send::Delete { .. }) => {
+                self.finish(node, send, Ok(None)).await
+            }
+            Err(GraphError::NotFound { .. }) => {
+                if let Some(item) = send.item() {
+                    let gone = RemoteItem { deleted: true, ..RemoteItem::bare(item.clone()) };
+                    let sent_seq = self.0.store.sequence();
+                    self.take_in(vec![gone], Source::Direct, sent_seq).await;
+                }
+                self.attempt_is_over(node.id).await
+            }
+            Err(error) => {
+                match classify(&error) {
+                    Verdict::Offline | Verdict::Unknown => self.0.disconnected(&error.to_string()),
+                    Verdict::SignedOut => self.0.signed_out(&error.to_string()),
+                    _ => {}
+                }
+                let tries = node.local.as_ref().map_or(0, |local| local.tries);
+                let (retry_at, inner, id) = (self.0.after(backoff(tries)), self.0.clone(), node.id);
+                self.0.blocking.start(move || inner.fail(id, true, None, retry_at)).await?;
+                Ok(())
+            }
+        }
+    }
+
+    async fn attempt_is_over(&self, id: NodeId) -> Result<(), EngineError> {
+        let inner = self.0.clone();
+        self.0
+            .blocking
+            .start(move || inner.store.write(Durability::Process, |tx| tx.remove_attempt(id)))
+            .await?;
+        Ok(())
+    }
+
+    /// Makes staged content complete and immutable.
+    async fn seal(&self, node: &Node, content: u64) -> Result<(), EngineError> {
+        let sealed = self.seal_content(node, content).await;
+        let (inner, id) = (self.0.clone(), node.id);
+        let record = move || {
+            inner.store.write(Durability::Power, |tx| {
+                let Some(node) = tx.find(id)? else { return Ok(()) };
+                let Some(local) = node.local.filter(|local| local.content == Some(content)) else {
+                    return Ok(());
+                };
+                if inner.open.has_writer(id) || local.seal.is_some() {
+                    return Ok(());
+                }
+                let next = match &sealed {
+                    Ok(seal) => LocalView {
+                        seal: Some(seal.clone()),
+                        size: seal.size,
+                        tries: 0,
+                        parked: None,
+                        ..local
+                    },
+                    Err((kind, detail)) => {
+                        let tries = local.tries.saturating_add(1);
+                        let retry_at = inner.after(backoff(tries));
+                        let parked = kind.map(|kind| Parked { kind, detail: detail.clone() });
+                        LocalView { parked, tries, retry_at, ..local }
+                    }
+                };
+                tx.set_local(id, Some(&next))
+            })
+        };
+        self.0.blocking.start(record).await?;
+        Ok(())
+    }
+
+    async fn seal_content(&self, node: &Node, content: u64) -> Result<Seal, (Option<ParkKind>, String)> {
+        let file = self.staged_file(node, StagingId(content)).await.map_err(|error| seal_failure(&error))?;
+        if let Err(error) = file.fill_from_base().await {
+            tracing::warn!(node = %node.id, %error, "the untouched part of a changed file cannot be fetched");
+            return Err(seal_failure(&error));
+        }
+        let sealed =
+            self.0.blocking.start(move || file.seal()).await.map_err(|error| seal_failure(&error))?;
+        Ok(Seal { size: sealed.size, blake3: sealed.blake3, quick_xor: sealed.quick_xor })
+    }
+}
+
+/// Why staged content could not be sealed: what to park it for, if waiting alone does not help.
+fn seal_failure(error: &StagingError) -> (Option<ParkKind>, String) {
+    let kind = match error {
+        StagingError::Base(base) => match base.fetch_kind() {
+            Some(FetchErrorKind::VersionGone | FetchErrorKind::NotFound) => Some(ParkKind::BaseGone),
+            Some(_) => None,
+            None => Some(ParkKind::LocalDisk),
+        },
+        StagingError::Busy | StagingError::NotComplete | StagingError::IsSealed => None,
+        StagingError::NoSpace
+        | StagingError::NotFound(_)
+        | StagingError::Exists(_)
+        | StagingError::DamagedLog(_)
+        | StagingError::Broken
+        | StagingError::Disk(_) => Some(ParkKind::LocalDisk),
+    };
+    (kind, error.to_string())
+}
+
+impl Inner {
+    async fn local_op(
+        self: &std::sync::Arc<Self>,
+        node: &Node,
+        op: impl FnOnce(&Inner, &Node) -> Result<(), StoreError> + std::marker::Send + 'static,
+    ) -> Result<(), EngineError> {
+        let (inner, node) = (self.clone(), node.clone());
+        self.blocking.start(move || op(&inner, &node)).await?;
+        Ok(())
+    }
+
+    fn naming(&self) -> Naming {
+        let now = Timestamp::from(self.clock.wall());
+        Naming { host: self.config.host.clone(), now, utc_offset: self.config.utc_offset }
+    }
+
+    /// Runs a change of the store if the node is still as it was planned.
+    fn if_unchanged(
+        &self,
+        node: &Node,
+        change: impl FnOnce(&mut crate::store::Tx<'_>, &mut super::apply::Applier<'_>) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        let mut applier = super::apply::Applier {
+            open: &self.open,
+            business: self.is_business(),
+            effects: Default::default(),
+        };
+        let committed = self.store.write_changes(Durability::Process, |tx| -> Result<_, StoreError> {
+            if tx.find(node.id)?.as_ref() == Some(node) { change(tx, &mut applier) } else { Ok(()) }
+        })?;
+        self.sink.changed(&committed.changes);
+        self.carry_out(applier.effects);
+        self.clean_up()
+    }
+
+    fn forget(&self, node: &Node) -> Result<(), StoreError> {
+        self.if_unchanged(node, |tx, _| settle::forget(tx, node))
+    }
+
+    fn settle(&self, node: &Node, outcome: &super::conflict::Outcome) -> Result<(), StoreError> {
+        tracing::debug!(node = %node.id, ?outcome, "settling");
+        let naming = self.naming();
+        self.if_unchanged(node, |tx, applier| settle::settle(tx, node, outcome, &naming, applier))
+    }
+
+    fn yield_name(&self, node: &Node, to: NodeId, how: super::conflict::NameTaken) -> Result<(), StoreError> {
+        let naming = self.naming();
+        self.if_unchanged(node, |tx, _| settle::yield_name(tx, node, to, how, &naming))
+    }
+
+    /// Unlinks staged content that the committed store no longer refers to.
+    pub(super) fn clean_up(&self) -> Result<(), StoreError> {
+        let unlinks = self.store.unlinks()?;
+        if unlinks.is_empty() {
+            return Ok(());
+        }
+        // A power cut must not bring a reference back whose file is gone.
+        self.store
+            .write(Durability::Power, |tx| tx.set_meta("unlinks_synced", Some(&unlinks.len().to_string())))?;
+        for content in unlinks {
+            match self.staging.unlink(StagingId(content)) {
+                Ok(()) => self.store.write(Durability::Process, |tx| tx.unlinked(content))?,
+                Err(error) => {
+                    tracing::warn!(content, %error, "unneeded staged content could not be removed yet")
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn clean_up_soon(self: &std::sync::Arc<Self>) {
+        let inner = self.clone();
+        if let Err(error) = self.blocking.start(move || inner.clean_up()).await {
+            tracing::warn!(%error, "unneeded staged content is removed later");
+        }
+    }
+}
+
+/// Whether what is there now is what the attempt would have made.
+fn is_ours(send: &Send, item: &RemoteItem, seal: Option<&Seal>) -> bool {
+    use crate::model::ItemKind;
+    let has_our_content = |size: u64| {
+        item.size == Some(size)
+            && match (&item.hashes.quick_xor, seal) {
+                (Some(theirs), Some(seal)) => *theirs == seal.quick_xor,
+                _ => true,
+            }
+    };
+    match send {
+        Send::Mkdir { .. } => item.kind == Some(ItemKind::Folder),
+        Send::Create { size, .. } => item.kind == Some(ItemKind::File) && has_our_content(*size),
+        Send::Replace { size, if_match, .. } => item.etag != *if_match && has_our_content(*size),
+        Send::Move { parent, name, .. } => {
+            name.as_ref().is_none_or(|name| item.name.as_ref() == Some(name))
+                && parent.as_ref().is_none_or(|parent| item.parent.as_ref() == Some(parent))
+        }
+        Send::SetTime { mtime, .. } => item.mtime.is_some_and(|seen| seen.same_second(*mtime)),
+        Send::Delete { .. } => false,
+    }
+}
+
+/// 1 s, doubling to a minute.
+pub(super) fn backoff(tries: u32) -> Duration {
+    Duration::from_secs(1 << tries.min(6)).min(Duration::from_secs(60))
+}
+
+/// How long a parked change rests before it is tried again.
+fn park_wait(kind: ParkKind, tries: u32) -> Duration {
+    let (first, most) = match kind {
+        ParkKind::Locked => (15, 300),
+        ParkKind::Quota => (60, 600),
+        _ => (60, 3600),
+    };
+    Duration::from_secs((first << tries.min(8)).min(most))
+}

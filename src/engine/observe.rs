@@ -1,0 +1,427 @@
+//! Remote changes in: enumeration, rounds of delta, listings on demand (design 3 "Observing", 4).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use super::apply::{Applier, Effects, Seen, Source};
+use super::error::{Verdict, classify};
+use super::{Engine, EngineError, Inner};
+use crate::graph::{DeltaFrom, DeltaLink, GraphError, PageLink, Priority};
+use crate::model::{ItemId, NodeId, RemoteItem, Timestamp};
+use crate::store::{Durability, Node, NodeKind, StoreError};
+
+/// Where the next round begins.
+const LINK: &str = "delta_link";
+/// Where an unfinished round goes on.
+const PAGE: &str = "round_link";
+/// Sequence number at which the unfinished round began.
+const PAGE_SEQ: &str = "round_seq";
+/// "1" once the whole drive was read.
+const ENUMERATED: &str = "enumerated";
+/// Generation of the enumeration under way (mark and sweep).
+const MARK: &str = "mark";
+/// Wall time of the newest finished round.
+const LAST: &str = "last_delta";
+
+/// Pages without an entry in a row before a round is given up and begun again later (graph-api 15.41).
+const EMPTY_PAGES: u32 = 50;
+
+impl Engine {
+    /// Follows the drive's changes until the engine stops.
+    pub(super) async fn observe_changes(self) {
+        let mut failures = 0;
+        while !self.0.stop.is_cancelled() {
+            let wait = match self.round().await {
+                Ok(()) => {
+                    failures = 0;
+                    self.0.connected();
+                    self.0.config.poll
+                }
+                Err(error) => {
+                    failures += 1;
+                    self.note_trouble(&error);
+                    super::execute::backoff(failures - 1).min(self.0.config.poll)
+                }
+            };
+            tokio::select! {
+                () = self.0.stop.cancelled() => {}
+                () = tokio::time::sleep(wait) => {}
+                () = self.0.look.notified() => {}
+            }
+        }
+    }
+
+    fn note_trouble(&self, error: &EngineError) {
+        match error {
+            EngineError::Graph(graph) => match classify(graph) {
+                Verdict::SignedOut => self.0.signed_out(&graph.to_string()),
+                Verdict::Offline | Verdict::Unknown | Verdict::Later => {
+                    self.0.disconnected(&graph.to_string())
+                }
+                Verdict::Look | Verdict::Park { .. } => {
+                    tracing::warn!(%error, "the drive's changes cannot be read");
+                }
+            },
+            _ => tracing::error!(%error, "the drive's changes cannot be recorded"),
+        }
+    }
+
+    /// One whole round: every page from the saved link to the next delta link.
+    pub(super) async fn round(&self) -> Result<(), EngineError> {
+        self.ensure_root().await?;
+        if self.meta(LINK)?.is_none() && self.meta(PAGE)?.is_none() {
+            self.begin_enumeration()?;
+        }
+        let enumerating = self.meta(LINK)?.is_none();
+        let sent_seq = match self.meta(PAGE_SEQ)?.and_then(|text| text.parse().ok()) {
+            Some(seq) if self.meta(PAGE)?.is_some() => seq,
+            _ => self.0.store.sequence(),
+        };
+        let mut from = self.meta(PAGE)?.or(self.meta(LINK)?).map(PageLink::new);
+        let mut empty = 0;
+        loop {
+            let start = from.as_ref().map_or(DeltaFrom::Start, |link| DeltaFrom::Link(link.clone()));
+            let priority = if enumerating { Priority::Enumeration } else { Priority::Listing };
+            let page = match self.0.graph.delta(&self.0.drive.id, &start, priority).await {
+                Ok(page) => page,
+                Err(GraphError::Resync { location, .. }) => {
+                    tracing::warn!("the service asks to read the whole drive again");
+                    return Ok(self.restart_enumeration(location)?);
+                }
+                Err(error) => return Err(error.into()),
+            };
+            self.0.connected();
+            empty = if page.items.is_empty() { empty + 1 } else { 0 };
+            page.items.iter().for_each(|item| self.0.fetch.remember(item));
+            match page.link {
+                DeltaLink::Next(next) if empty < EMPTY_PAGES => {
+                    self.take_page(page.items, &next, sent_seq, enumerating).await?;
+                    from = Some(next);
+                }
+                DeltaLink::Next(_) => return Ok(self.restart_enumeration(None)?),
+                DeltaLink::Done(link) => {
+                    return self.finish_round(page.items, &link, sent_seq, enumerating).await;
+                }
+            }
+        }
+    }
+
+    fn meta(&self, key: &str) -> Result<Option<String>, EngineError> {
+        Ok(self.0.store.meta(key)?)
+    }
+
+    fn begin_enumeration(&self) -> Result<(), StoreError> {
+        self.0.store.write(Durability::Process, |tx| {
+            let mark = tx.meta(MARK)?.and_then(|text| text.parse::<u64>().ok()).unwrap_or(0) + 1;
+            tx.set_meta(MARK, Some(&mark.to_string()))
+        })
+    }
+
+    fn restart_enumeration(&self, location: Option<PageLink>) -> Result<(), StoreError> {
+        self.begin_enumeration()?;
+        self.0.store.write(Durability::Process, |tx| {
+            tx.take_round()?;
+            tx.set_meta(LINK, None)?;
+            tx.set_meta(PAGE, location.as_ref().map(PageLink::expose))
+        })?;
+        self.0.look.notify_one();
+        Ok(())
+    }
+
+    /// The drive's root must be known before anything can hang below it.
+    async fn ensure_root(&self) -> Result<(), EngineError> {
+        if self.0.store.node(NodeId::ROOT)?.is_some_and(|root| root.remote.is_some()) {
+            return Ok(());
+        }
+        let sent_seq = self.0.store.sequence();
+        let root = self.0.graph.root(&self.0.drive.id, Priority::Interactive).await?;
+        let root = RemoteItem { root: true, ..root };
+        self.take_in(vec![root], Source::Direct, sent_seq).await;
+        Ok(())
+    }
+
+    /// A page that is not the last: an enumeration shows what is there at once (never what is gone); any
+    /// other round is kept aside until it is whole.
+    async fn take_page(
+        &self,
+        items: Vec<RemoteItem>,
+        next: &PageLink,
+        sent_seq: u64,
+        enumerating: bool,
+    ) -> Result<(), EngineError> {
+        let (inner, link) = (self.0.clone(), next.expose().to_owned());
+        let effects = self
+            .0
+            .blocking
+            .start(move || -> Result<Effects, StoreError> {
+                let mut applier = inner.applier();
+                let now = Timestamp::from(inner.clock.wall());
+                let committed =
+                    inner.store.write_changes(Durability::Process, |tx| -> Result<(), StoreError> {
+                        if enumerating {
+                            let mark = mark(tx.meta(MARK)?);
+                            let seen = Seen { source: Source::Report, sent_seq, now };
+                            for item in items.iter().filter(|item| !item.deleted) {
+                                applier.apply(tx, item, seen)?;
+                                let id = tx.node_of_item(&item.id)?;
+                                tx.set_mark(id, mark)?;
+                            }
+                        } else {
+                            items.iter().try_for_each(|item| tx.push_round(&to_json(item)))?;
+                        }
+                        tx.set_meta(PAGE_SEQ, Some(&sent_seq.to_string()))?;
+                        tx.set_meta(PAGE, Some(&link))
+                    })?;
+                inner.sink.changed(&committed.changes);
+                Ok(applier.effects)
+            })
+            .await?;
+        self.settle_doubts(effects).await;
+        Ok(())
+    }
+
+    /// The last page: the whole round in one transaction with its delta link.
+    async fn finish_round(
+        &self,
+        last: Vec<RemoteItem>,
+        link: &PageLink,
+        sent_seq: u64,
+        enumerating: bool,
+    ) -> Result<(), EngineError> {
+        let (inner, link) = (self.0.clone(), link.expose().to_owned());
+        let (effects, unmarked) =
+            self.0.blocking.start(move || inner.apply_round(last, &link, sent_seq, enumerating)).await?;
+        if !unmarked.is_empty() {
+            self.sweep(unmarked).await?;
+        }
+        self.settle_doubts(effects).await;
+        if enumerating {
+            self.0.store.write(Durability::Process, |tx| {
+                tx.set_all_listed()?;
+                tx.set_meta(ENUMERATED, Some("1"))
+            })?;
+        }
+        self.0.set_looked(sent_seq);
+        self.0.wake.notify_one();
+        Ok(())
+    }
+
+    /// What an enumeration did not show is read by its id, and taken away only where it is gone.
+    async fn sweep(&self, unmarked: Vec<ItemId>) -> Result<(), EngineError> {
+        tracing::info!(
+            count = unmarked.len(),
+            "items that were not listed any more are looked at one by one"
+        );
+        let sent_seq = self.0.store.sequence();
+        for item in unmarked {
+            match self.look_at(&item).await {
+                Some(seen) => self.take_in(vec![seen], Source::Direct, sent_seq).await,
+                None => return Err(EngineError::Deadline),
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads by id what a report alone does not prove, then carries the other effects out.
+    pub(super) async fn settle_doubts(&self, mut effects: Effects) {
+        let doubted: BTreeSet<ItemId> = std::mem::take(&mut effects.doubted).into_iter().collect();
+        self.0.carry_out(effects);
+        for item in doubted {
+            let sent_seq = self.0.store.sequence();
+            if let Some(seen) = self.look_at(&item).await {
+                self.take_in(vec![seen], Source::Direct, sent_seq).await;
+            }
+        }
+    }
+
+    /// Takes descriptions in; direct ones leave no doubts.
+    pub(super) async fn take_in(&self, items: Vec<RemoteItem>, source: Source, sent_seq: u64) {
+        items.iter().for_each(|item| self.0.fetch.remember(item));
+        let inner = self.0.clone();
+        match self.0.blocking.start(move || inner.observe(&items, source, sent_seq)).await {
+            Ok(effects) => self.0.carry_out(effects),
+            Err(error) => tracing::error!(%error, "what the service said could not be recorded"),
+        }
+        self.0.wake.notify_one();
+    }
+
+    // ---- listings on demand ----
+
+    /// Makes sure that the folder's children are known; ready at once where they are.
+    pub async fn ensure_listed(&self, folder: NodeId) -> Result<(), EngineError> {
+        let Some(node) = self.0.store.node(folder)? else { return Err(EngineError::NotFound) };
+        if node.listed || node.kind != NodeKind::Folder || (node.remote.is_none() && folder != NodeId::ROOT) {
+            return Ok(());
+        }
+        let gate = self.0.listing_gate(folder);
+        let _turn = gate.lock().await;
+        let Some(node) = self.0.store.node(folder)? else { return Err(EngineError::NotFound) };
+        if node.listed {
+            return Ok(());
+        }
+        let result = self.list(&node).await;
+        self.0.drop_listing_gate(folder);
+        result
+    }
+
+    async fn list(&self, node: &Node) -> Result<(), EngineError> {
+        self.ensure_root().await?;
+        let Some(view) = self.0.store.node(node.id)?.and_then(|node| node.remote.clone()) else {
+            return Ok(());
+        };
+        let sent_seq = self.0.store.sequence();
+        let mut items: BTreeMap<ItemId, RemoteItem> = BTreeMap::new();
+        let mut next = None;
+        loop {
+            let page = self
+                .0
+                .graph
+                .children(&self.0.drive.id, &view.item, next.as_ref(), Priority::Interactive)
+                .await?;
+            page.items.into_iter().for_each(|item| {
+                items.insert(item.id.clone(), item);
+            });
+            match page.next {
+                Some(link) => next = Some(link),
+                None => break,
+            }
+        }
+        let absent = self.apply_listing(node.id, items, sent_seq).await?;
+        self.settle_doubts(Effects { doubted: absent, ..Effects::default() }).await;
+        Ok(())
+    }
+
+    /// Inserts and refreshes; returns what we knew inside and the listing did not show.
+    async fn apply_listing(
+        &self,
+        folder: NodeId,
+        items: BTreeMap<ItemId, RemoteItem>,
+        sent_seq: u64,
+    ) -> Result<Vec<ItemId>, EngineError> {
+        items.values().for_each(|item| self.0.fetch.remember(item));
+        let inner = self.0.clone();
+        let (effects, absent) = self
+            .0
+            .blocking
+            .start(move || -> Result<_, StoreError> {
+                let mut applier = inner.applier();
+                let seen =
+                    Seen { source: Source::Report, sent_seq, now: Timestamp::from(inner.clock.wall()) };
+                let committed =
+                    inner.store.write_changes(Durability::Process, |tx| -> Result<_, StoreError> {
+                        items.values().try_for_each(|item| applier.apply(tx, item, seen))?;
+                        let mut absent = Vec::new();
+                        for child in tx.children(folder)? {
+                            let child = tx.node(child)?;
+                            let view = child.remote.as_ref().filter(|view| view.parent == Some(folder));
+                            absent.extend(
+                                view.filter(|view| !items.contains_key(&view.item))
+                                    .map(|view| view.item.clone()),
+                            );
+                        }
+                        tx.set_listed(folder, true)?;
+                        Ok(absent)
+                    })?;
+                inner.sink.changed(&committed.changes);
+                Ok((applier.effects, committed.value))
+            })
+            .await?;
+        self.settle_doubts(effects).await;
+        Ok(absent)
+    }
+
+    /// Whether nothing is inside a folder that is to be deleted; what is found there is taken in.
+    pub(super) async fn is_empty_remotely(&self, node: &Node) -> Result<bool, GraphError> {
+        let Some(view) = &node.remote else { return Ok(true) };
+        let sent_seq = self.0.store.sequence();
+        let page = self.0.graph.children(&self.0.drive.id, &view.item, None, Priority::Upload).await?;
+        let empty = page.items.is_empty();
+        if !empty {
+            self.take_in(page.items, Source::Direct, sent_seq).await;
+        }
+        Ok(empty)
+    }
+}
+
+impl Inner {
+    fn applier(&self) -> Applier<'_> {
+        Applier { open: &self.open, business: self.is_business(), effects: Effects::default() }
+    }
+
+    /// Applies a round: the last entry of each item, first what is there, then what is gone.
+    fn apply_round(
+        &self,
+        last: Vec<RemoteItem>,
+        link: &str,
+        sent_seq: u64,
+        enumerating: bool,
+    ) -> Result<(Effects, Vec<ItemId>), StoreError> {
+        let mut applier = self.applier();
+        let now = Timestamp::from(self.clock.wall());
+        let committed = self.store.write_changes(Durability::Process, |tx| -> Result<_, StoreError> {
+            let earlier = tx.take_round()?;
+            let mut entries: Vec<RemoteItem> = earlier.iter().filter_map(|text| from_json(text)).collect();
+            entries.extend(last);
+            let seen = Seen { source: Source::Report, sent_seq, now };
+            let entries = last_of_each(entries);
+            let (gone, there): (Vec<_>, Vec<_>) = entries.into_iter().partition(|item| item.deleted);
+            let mark = mark(tx.meta(MARK)?);
+            for item in &there {
+                applier.apply(tx, item, seen)?;
+                if enumerating {
+                    let id = tx.node_of_item(&item.id)?;
+                    tx.set_mark(id, mark)?;
+                }
+            }
+            if !enumerating {
+                gone.iter().try_for_each(|item| applier.apply(tx, item, seen))?;
+            }
+            tx.expire_tombstones(sent_seq)?;
+            tx.set_meta(PAGE, None)?;
+            tx.set_meta(PAGE_SEQ, None)?;
+            tx.set_meta(LINK, Some(link))?;
+            tx.set_meta(LAST, Some(&now.0.to_string()))?;
+            if enumerating { tx.unmarked(mark, sent_seq) } else { Ok(Vec::new()) }
+        })?;
+        self.sink.changed(&committed.changes);
+        Ok((applier.effects, committed.value))
+    }
+
+    /// When the newest finished round was applied.
+    pub(super) fn last_delta(&self) -> Option<Timestamp> {
+        let text = self.store.meta(LAST).ok().flatten()?;
+        text.parse().ok().map(Timestamp)
+    }
+
+    /// Whether the whole drive was read once.
+    pub(super) fn is_enumerated(&self) -> bool {
+        self.store.meta(ENUMERATED).ok().flatten().is_some()
+    }
+}
+
+fn mark(text: Option<String>) -> u64 {
+    text.and_then(|text| text.parse().ok()).unwrap_or(1)
+}
+
+/// An item may appear several times in a round: the last one wins (graph-api 9.2). Order is kept.
+fn last_of_each(entries: Vec<RemoteItem>) -> Vec<RemoteItem> {
+    let mut seen = BTreeSet::new();
+    let mut kept: Vec<RemoteItem> =
+        entries.into_iter().rev().filter(|item| seen.insert(item.id.clone())).collect();
+    kept.reverse();
+    kept
+}
+
+/// The address in an entry is a secret and soon stale: it is not kept.
+fn to_json(item: &RemoteItem) -> String {
+    let kept = RemoteItem { download_url: None, ..item.clone() };
+    serde_json::to_string(&kept).expect("plain data is always written")
+}
+
+fn from_json(text: &str) -> Option<RemoteItem> {
+    let item = serde_json::from_str(text);
+    item.inspect_err(|error| tracing::error!(%error, "an entry of an unfinished round cannot be read")).ok()
+}
+
+/// The poll interval while nothing fails.
+pub const DEFAULT_POLL: Duration = Duration::from_secs(30);

@@ -1,0 +1,212 @@
+//! Attempts and their results, in the store: what was sent, what the service made of it.
+
+use super::Inner;
+use super::apply::{Applier, Effects, Seen, Source, content_key, is_rewritten, merged, view_of};
+use super::op::Send;
+use super::settle::discard_item;
+use crate::model::{ItemKind, NodeId, RemoteItem, Timestamp};
+use crate::store::{Attempt, Durability, LocalView, Node, NodeKind, Parked, RemoteView, StoreError, Tx};
+
+impl Inner {
+    /// Durably records that `send` is about to be sent; `None` if the node is no longer as it was planned.
+    pub(super) fn begin(&self, planned: &Node, send: &Send) -> Result<Option<u64>, StoreError> {
+        let op = serde_json::to_string(send).expect("plain data is always written");
+        let now = Timestamp::from(self.clock.wall());
+        self.store.write(Durability::Process, |tx| {
+            if tx.find(planned.id)?.as_ref() != Some(planned) {
+                return Ok(None);
+            }
+            let sent_seq = tx.next_sequence();
+            let (node, content) = (planned.id, send.content());
+            tx.put_attempt(&Attempt { node, op, content, sent_seq, started_at: now, unknown: false })?;
+            Ok(Some(sent_seq))
+        })
+    }
+
+    /// The operation happened, and `result` is what the service says of the item now (none: it is gone).
+    pub(super) fn succeed(
+        &self,
+        id: NodeId,
+        send: &Send,
+        result: Option<&RemoteItem>,
+    ) -> Result<Effects, StoreError> {
+        let now = Timestamp::from(self.clock.wall());
+        let business = self.is_business();
+        let mut applier = Applier { open: &self.open, business, effects: Effects::default() };
+        // A power cut that takes this back leaves the attempt, which is then verified.
+        let committed = self.store.write_changes(Durability::Process, |tx| -> Result<(), StoreError> {
+            tx.remove_attempt(id)?;
+            match result {
+                Some(item) => record_item(tx, id, send, item, now, &mut applier)?,
+                None => record_deleted(tx, id, send, now, &mut applier)?,
+            }
+            send.content().map_or(Ok(()), |content| tx.remove_session(content))
+        })?;
+        self.sink.changed(&committed.changes);
+        Ok(applier.effects)
+    }
+
+    /// The operation did not happen, or nobody knows.
+    pub(super) fn fail(
+        &self,
+        id: NodeId,
+        unknown: bool,
+        parked: Option<Parked>,
+        retry_at: Timestamp,
+    ) -> Result<(), StoreError> {
+        self.store.write(Durability::Process, |tx| {
+            match tx.attempt(id)? {
+                Some(attempt) if unknown => tx.put_attempt(&Attempt { unknown: true, ..attempt })?,
+                _ => tx.remove_attempt(id)?,
+            }
+            let Some(Node { local: Some(local), .. }) = tx.find(id)? else { return Ok(()) };
+            let tries = local.tries.saturating_add(1);
+            tx.set_local(id, Some(&LocalView { parked, retry_at, tries, ..local }))
+        })
+    }
+
+    /// Takes descriptions that came as answers to GET by id, or as reports, into the store.
+    pub(super) fn observe(
+        &self,
+        items: &[RemoteItem],
+        source: Source,
+        sent_seq: u64,
+    ) -> Result<Effects, StoreError> {
+        let now = Timestamp::from(self.clock.wall());
+        let mut applier =
+            Applier { open: &self.open, business: self.is_business(), effects: Effects::default() };
+        let committed = self.store.write_changes(Durability::Process, |tx| -> Result<(), StoreError> {
+            let seen = Seen { source, sent_seq, now };
+            items.iter().try_for_each(|item| applier.apply(tx, item, seen))
+        })?;
+        self.sink.changed(&committed.changes);
+        Ok(applier.effects)
+    }
+}
+
+fn record_item(
+    tx: &mut Tx<'_>,
+    id: NodeId,
+    send: &Send,
+    item: &RemoteItem,
+    now: Timestamp,
+    applier: &mut Applier<'_>,
+) -> Result<(), StoreError> {
+    let seq = tx.next_sequence();
+    let parent = match &item.parent {
+        Some(parent) => Some(tx.node_of_item(parent)?),
+        None => None,
+    };
+    let name = item.name.clone().unwrap_or_default();
+    let Some(node) = tx.find(id)? else {
+        // The row went away while its item was being made: nobody wants the item.
+        return discard_item(tx, &view_of(item, parent, name), kind_of(item), now);
+    };
+    if node.remote.as_ref().is_some_and(|view| view.item != item.id) {
+        // The row took another item over meanwhile (save by rename).
+        return discard_item(tx, &view_of(item, parent, name), kind_of(item), now);
+    }
+    displace_twin(tx, id, item)?;
+    let view = match &node.remote {
+        Some(old) => merged(old, item, parent.or(old.parent)),
+        None => view_of(item, parent, name),
+    };
+    if let (None, Send::Move { .. } | Send::SetTime { .. }, Some(old)) = (send.content(), send, &node.remote)
+        && old.version != view.version
+        && old.version.keeps_blocks_of(&view.version)
+    {
+        let rewritten = is_rewritten(applier.business, &view.name);
+        applier.effects.rekeyed.push((content_key(old, rewritten), content_key(&view, rewritten)));
+    }
+    tx.set_remote(id, Some(&view))?;
+    tx.set_web_url(id, item.web_url.as_deref())?;
+    tx.set_own(id, seq, now)?;
+    if matches!(send, Send::Mkdir { .. }) {
+        tx.set_listed(id, true)?;
+    }
+    let Some(local) = &node.local else { return Ok(()) };
+    finish_local(tx, &node, local, &view, send)
+}
+
+/// A page of changes may have introduced the same item under a row of its own before our answer came: our
+/// row, which programs may hold open, keeps it.
+fn displace_twin(tx: &mut Tx<'_>, id: NodeId, item: &RemoteItem) -> Result<(), StoreError> {
+    let Some(twin) = tx.by_item(&item.id)?.filter(|twin| twin.id != id) else { return Ok(()) };
+    tx.adopt_children(twin.id, id)?;
+    tx.remove(twin.id)
+}
+
+/// What of the local view is still unsent after the operation.
+fn finish_local(
+    tx: &mut Tx<'_>,
+    node: &Node,
+    local: &LocalView,
+    view: &RemoteView,
+    send: &Send,
+) -> Result<(), StoreError> {
+    let mut next = LocalView { parked: None, tries: 0, retry_at: Timestamp(0), ..local.clone() };
+    if send.content().is_some() && local.content == send.content() {
+        next.content = None;
+        next.seal = None;
+        tx.set_shown_mtime(node.id, Some(local.mtime))?;
+    }
+    if next.mtime_set && view.mtime.is_some_and(|mtime| mtime.same_second(next.mtime)) {
+        next.mtime_set = false;
+        tx.set_shown_mtime(node.id, Some(local.mtime))?;
+    }
+    let placed = view.parent != Some(next.parent) || crate::store::canonical(&view.name) != next.name;
+    if next.deleted || next.content.is_some() || next.mtime_set || placed {
+        tx.set_base(node.id, Some(view))?;
+        tx.set_local(node.id, Some(&next))
+    } else {
+        tx.set_local(node.id, None)
+    }
+}
+
+fn record_deleted(
+    tx: &mut Tx<'_>,
+    id: NodeId,
+    send: &Send,
+    now: Timestamp,
+    applier: &mut Applier<'_>,
+) -> Result<(), StoreError> {
+    let seq = tx.next_sequence();
+    if let Some(item) = send.item() {
+        tx.put_tombstone(item, seq)?;
+    }
+    let mut stack = vec![id];
+    let mut gone = Vec::new();
+    while let Some(at) = stack.pop() {
+        gone.push(at);
+        stack.extend(
+            tx.dirty_remote_children(at)?.iter().filter(|child| is_deleted(child)).map(|child| child.id),
+        );
+    }
+    for at in gone.into_iter().rev() {
+        let Some(node) = tx.find(at)? else { continue };
+        if let Some(view) = &node.remote {
+            tx.put_tombstone(&view.item, seq)?;
+            applier.effects.forgotten.push(view.item.clone());
+        }
+        if !is_deleted(&node) {
+            // Made again under this row while the delete was on its way.
+            tx.set_remote(at, None)?;
+            continue;
+        }
+        tx.set_remote(at, None)?;
+        if applier.open.is_open(at) {
+            tx.set_own(at, seq, now)?;
+        } else {
+            tx.remove(at)?;
+        }
+    }
+    Ok(())
+}
+
+fn is_deleted(node: &Node) -> bool {
+    node.local.as_ref().is_some_and(|local| local.deleted)
+}
+
+fn kind_of(item: &RemoteItem) -> NodeKind {
+    if item.kind == Some(ItemKind::Folder) { NodeKind::Folder } else { NodeKind::File }
+}

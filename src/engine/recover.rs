@@ -1,0 +1,87 @@
+//! What a start finds that a crash left, and what an orderly end leaves.
+
+use std::collections::BTreeSet;
+
+use super::apply::fresh_local;
+use super::{Engine, Inner};
+use crate::content::{StagingEntry, StagingError, StagingId};
+use crate::model::{NodeId, Timestamp};
+use crate::store::{Durability, LocalView, NodeKind, StoreError};
+
+/// Where content is put that no row names.
+const RECOVERED: &str = "lost+found";
+
+/// Why a start cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum RecoverError {
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Staged content cannot be looked through.
+    #[error("unsent content: {0}")]
+    Staging(#[from] StagingError),
+}
+
+impl Engine {
+    /// Before anything else: unlinks what was to be unlinked, and adopts staged content without a row as
+    /// recovered files. Nothing is ever collected that was not recorded as unneeded.
+    pub fn recover(&self) -> Result<(), RecoverError> {
+        self.0.clean_up()?;
+        let named: BTreeSet<u64> = self.0.store.staged()?.into_iter().chain(self.0.store.kept()?).collect();
+        for entry in self.0.staging.list()? {
+            if !named.contains(&entry.id.0) {
+                self.0.adopt_orphan(&entry)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// After everything else: what is committed survives a power cut from here on.
+    pub fn close(&self) -> Result<(), StoreError> {
+        self.0.clean_up()?;
+        self.0.store.write(Durability::Power, |tx| {
+            let now = Timestamp::from(self.0.clock.wall());
+            tx.set_meta("closed_at", Some(&now.0.to_string()))
+        })?;
+        self.0.store.checkpoint()
+    }
+}
+
+impl Inner {
+    fn adopt_orphan(&self, entry: &StagingEntry) -> Result<(), RecoverError> {
+        let StagingId(content) = entry.id;
+        if entry.len == 0 || entry.overlay {
+            // Nothing was handed out under it (a row is committed before the first write is answered), and
+            // without its row nobody knows what an overlay lies over.
+            tracing::info!(content, "staged content that was never used is removed");
+            return Ok(self.staging.unlink(entry.id)?);
+        }
+        let now = Timestamp::from(self.clock.wall());
+        let name = format!("recovered-{content}");
+        tracing::warn!(
+            name,
+            bytes = entry.len,
+            "unsent content without a name was found; it is in {RECOVERED}"
+        );
+        self.store.write(Durability::Power, |tx| {
+            let folder = match tx.child(NodeId::ROOT, RECOVERED)? {
+                Some(found) => found.id,
+                None => {
+                    let id = tx.insert(NodeKind::Folder)?;
+                    let seq = tx.next_sequence();
+                    let local = fresh_local(NodeId::ROOT, RECOVERED.into(), now, seq);
+                    tx.set_local(id, Some(&LocalView { local_only: true, ..local }))?;
+                    tx.set_listed(id, true)?;
+                    id
+                }
+            };
+            let id = tx.insert(NodeKind::File)?;
+            let seq = tx.next_sequence();
+            let local = fresh_local(folder, name.clone(), now, seq);
+            let found = LocalView { content: Some(content), size: entry.len, local_only: true, ..local };
+            tx.set_local(id, Some(&found))?;
+            tx.notice(now, &format!("{RECOVERED}/{name}"), "unsent content whose name a crash took")
+        })?;
+        Ok(())
+    }
+}

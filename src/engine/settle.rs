@@ -1,0 +1,165 @@
+//! Outcomes of the conflict table and of name clashes, carried out in the store.
+
+use super::apply::{Applier, fresh_local};
+use super::conflict::{NameTaken, Outcome};
+use crate::model::{NodeId, Timestamp, names};
+use crate::store::{LocalView, Node, StoreError, Tx};
+
+/// Who we are and when it is, for the names of conflict copies.
+#[derive(Clone, Debug)]
+pub(super) struct Naming {
+    pub host: String,
+    pub now: Timestamp,
+    /// Seconds east of UTC.
+    pub utc_offset: i32,
+}
+
+impl Naming {
+    /// A name beside `name` that nobody in `folder` has.
+    fn free_name(&self, tx: &Tx<'_>, folder: NodeId, name: &str) -> Result<String, StoreError> {
+        let when = names::civil(self.now, self.utc_offset);
+        let mut attempt = 0;
+        loop {
+            let candidate = names::conflict_name(name, &self.host, &when, attempt);
+            if tx.clash(folder, &candidate, None)?.is_none() {
+                return Ok(candidate);
+            }
+            attempt += 1;
+        }
+    }
+}
+
+/// Drops a row that was never sent and is unlinked.
+pub(super) fn forget(tx: &mut Tx<'_>, node: &Node) -> Result<(), StoreError> {
+    if let Some(content) = node.local.as_ref().and_then(|local| local.content) {
+        tx.remove_session(content)?;
+    }
+    tx.remove(node.id)
+}
+
+/// Carries out an outcome of the table.
+pub(super) fn settle(
+    tx: &mut Tx<'_>,
+    node: &Node,
+    outcome: &Outcome,
+    naming: &Naming,
+    applier: &mut Applier<'_>,
+) -> Result<(), StoreError> {
+    let Some(local) = &node.local else { return Ok(()) };
+    match outcome {
+        Outcome::Rebase(next) => {
+            tx.set_base(node.id, node.remote.as_ref())?;
+            tx.set_local(node.id, Some(next))
+        }
+        Outcome::TakeRemote { notice } => {
+            if let Some(text) = notice {
+                tx.notice(naming.now, &tx.path(node.id)?, text)?;
+            }
+            tx.set_local(node.id, None)?;
+            if node.remote.as_ref().map(|view| &view.version) != node.base.as_ref().map(|view| &view.version)
+            {
+                tx.set_shown_mtime(node.id, None)?;
+                tx.content_changed(node.id);
+            }
+            Ok(())
+        }
+        Outcome::ConflictCopy => conflict_copy(tx, node, local, naming),
+        Outcome::Recreate => {
+            let seq = tx.next_sequence();
+            tx.set_base(node.id, None)?;
+            tx.set_local(node.id, Some(&LocalView { changed_seq: seq, ..local.clone() }))?;
+            tx.notice(
+                naming.now,
+                &tx.path(node.id)?,
+                "deleted elsewhere while it was changed here: sent again",
+            )
+        }
+        Outcome::Gone => {
+            if local.deleted || !tx.has_children(node.id)? {
+                return tx.remove(node.id);
+            }
+            // A folder: what is clean inside goes with it, what is not keeps it alive.
+            let item = node.base.clone();
+            tx.set_local(node.id, None)?;
+            tx.set_remote(node.id, item.as_ref())?;
+            applier.remove(tx, node.id, naming.now)
+        }
+    }
+}
+
+/// The local content moves to a new node beside; the node becomes what the service has.
+fn conflict_copy(tx: &mut Tx<'_>, node: &Node, local: &LocalView, naming: &Naming) -> Result<(), StoreError> {
+    let path = tx.path(node.id)?;
+    let name = naming.free_name(tx, local.parent, &local.name)?;
+    let copy = tx.insert(node.kind)?;
+    let seq = tx.next_sequence();
+    tx.set_local(node.id, None)?;
+    tx.set_shown_mtime(node.id, None)?;
+    tx.content_changed(node.id);
+    let copied = LocalView {
+        name: name.clone(),
+        changed_at: naming.now,
+        changed_seq: seq,
+        parked: None,
+        tries: 0,
+        retry_at: Timestamp(0),
+        ..local.clone()
+    };
+    tx.set_local(copy, Some(&copied))?;
+    tx.copy_attrs(node.id, copy)?;
+    if let Some(content) = local.content {
+        // A session for the item itself must not carry the copy.
+        tx.remove_session(content)?;
+    }
+    tx.notice(naming.now, &path, &format!("changed here and elsewhere: this version is kept as \"{name}\""))
+}
+
+/// Ours and theirs want one name.
+pub(super) fn yield_name(
+    tx: &mut Tx<'_>,
+    node: &Node,
+    to: NodeId,
+    how: NameTaken,
+    naming: &Naming,
+) -> Result<(), StoreError> {
+    let Some(local) = &node.local else { return Ok(()) };
+    match how {
+        NameTaken::Merge => merge(tx, node, to),
+        NameTaken::ConflictName => {
+            let path = tx.path(node.id)?;
+            let name = naming.free_name(tx, local.parent, &local.name)?;
+            let seq = tx.next_sequence();
+            let next = LocalView { name: name.clone(), changed_seq: seq, ..local.clone() };
+            tx.set_local(node.id, Some(&next))?;
+            tx.notice(naming.now, &path, &format!("the name was taken elsewhere: this one is now \"{name}\""))
+        }
+    }
+}
+
+/// Two folders become one: our row, which programs may hold open, takes the item over.
+fn merge(tx: &mut Tx<'_>, node: &Node, other: NodeId) -> Result<(), StoreError> {
+    let theirs = tx.node(other)?;
+    let Some(view) = theirs.remote else { return Ok(()) };
+    let listed = theirs.listed;
+    tx.adopt_children(other, node.id)?;
+    tx.remove(other)?;
+    tx.set_remote(node.id, Some(&view))?;
+    tx.set_local(node.id, None)?;
+    tx.set_listed(node.id, listed)
+}
+
+/// The identity that an operation made or changed belongs to nobody any more: it is to be deleted.
+pub(super) fn discard_item(
+    tx: &mut Tx<'_>,
+    view: &crate::store::RemoteView,
+    kind: crate::store::NodeKind,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    let ghost = tx.insert(kind)?;
+    let seq = tx.next_sequence();
+    let parent = view.parent.unwrap_or(NodeId::ROOT);
+    let local = fresh_local(parent, view.name.clone(), now, seq);
+    tx.set_local(ghost, Some(&LocalView { deleted: true, ..local }))?;
+    tx.set_base(ghost, Some(view))?;
+    tx.set_remote(ghost, Some(view))
+}

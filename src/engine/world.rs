@@ -1,0 +1,99 @@
+//! Loads what a plan depends on from the store.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::Inner;
+use super::op::Send;
+use super::planner::{AttemptState, Folder, Item, Occupant, World};
+use crate::model::{NodeId, Timestamp, names};
+use crate::store::{Durability, Node, StoreError, Tx};
+
+impl Inner {
+    /// The world as the planner sees it, read in one transaction.
+    pub(super) fn world(&self) -> Result<World, StoreError> {
+        let in_flight = self.in_flight();
+        let mut world = World {
+            now: Timestamp::from(self.clock.wall()),
+            settle: i64::try_from(self.config.settle.as_nanos()).unwrap_or(i64::MAX),
+            hurry: self.is_hurried(),
+            looked: self.looked(),
+            ..World::default()
+        };
+        self.store.write(Durability::Process, |tx| {
+            let attempts = attempts(tx)?;
+            for node in tx.dirty()? {
+                let attempt = if in_flight.contains(&node.id) {
+                    Some(AttemptState::InFlight)
+                } else {
+                    attempts.get(&node.id).cloned().map(AttemptState::Unknown)
+                };
+                let (open, writer) = (self.open.is_open(node.id), self.open.has_writer(node.id));
+                world.dirty.insert(node.id, Item { node, attempt, open, writer });
+            }
+            load_folders(tx, &mut world)?;
+            load_occupants(tx, &mut world)
+        })?;
+        Ok(world)
+    }
+}
+
+/// Attempts that are recorded and, if not in flight, have an outcome nobody knows. One that cannot be read any more is treated as none: the store
+/// refuses newer formats as a whole, so this is a row of our own that was damaged.
+fn attempts(tx: &Tx<'_>) -> Result<BTreeMap<NodeId, Send>, StoreError> {
+    let readable = |attempt: crate::store::Attempt| {
+        let send = serde_json::from_str(&attempt.op).ok()?;
+        Some((attempt.node, send))
+    };
+    Ok(tx.attempts()?.into_iter().filter_map(readable).collect())
+}
+
+fn load_folders(tx: &Tx<'_>, world: &mut World) -> Result<(), StoreError> {
+    let mut wanted: BTreeSet<NodeId> = BTreeSet::new();
+    for item in world.dirty.values() {
+        let node = &item.node;
+        wanted.extend(node.local.as_ref().map(|local| local.parent));
+        wanted.extend(node.remote.as_ref().and_then(|view| view.parent));
+        if node.kind.is_directory() {
+            wanted.insert(node.id);
+        }
+    }
+    while let Some(id) = wanted.pop_first() {
+        if world.folders.contains_key(&id) {
+            continue;
+        }
+        let Some(node) = tx.find(id)? else { continue };
+        let folder = Folder {
+            item: node.remote.as_ref().map(|view| view.item.clone()),
+            remote_parent: node.remote.as_ref().and_then(|view| view.parent),
+            visible_parent: node.place.as_ref().map(|place| place.parent),
+            has_children: tx.has_children(id)?,
+        };
+        wanted.extend(folder.remote_parent);
+        wanted.extend(folder.visible_parent);
+        world.folders.insert(id, folder);
+    }
+    Ok(())
+}
+
+/// A clean node keeps its visible name, or steps aside for a local one and is found by what it wants.
+fn load_occupants(tx: &Tx<'_>, world: &mut World) -> Result<(), StoreError> {
+    let wanted: Vec<(NodeId, String, NodeId)> = world
+        .dirty
+        .iter()
+        .filter_map(|(&id, item)| {
+            let local = item.node.local.as_ref()?;
+            (!local.deleted && !local.local_only).then(|| (local.parent, local.name.clone(), id))
+        })
+        .collect();
+    for (parent, name, id) in wanted {
+        let found = tx.holders(parent, &name)?.into_iter().find(|node| is_clean_holder(node, id));
+        if let Some(node) = found {
+            world.occupants.insert((parent, names::fold(&name)), Occupant { node: node.id, kind: node.kind });
+        }
+    }
+    Ok(())
+}
+
+fn is_clean_holder(node: &Node, but: NodeId) -> bool {
+    node.id != but && node.remote.is_some() && node.local.is_none()
+}

@@ -1,0 +1,310 @@
+//! One machine: the whole program but the kernel, over the emulator, in one process on a paused clock.
+
+use std::ffi::OsStr;
+use std::path::{Component, Path};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
+use http::{Request, Response};
+use http_body_util::BodyDataStream;
+use onedrivefs::auth::StaticToken;
+use onedrivefs::clock::{Clock, SeededClock};
+use onedrivefs::content::{Blocking, Cache, CacheConfig, Staging, StagingConfig};
+use onedrivefs::disk::Disk;
+use onedrivefs::emulator::{Control, Edit, Emulator, EmulatorConfig, Flavour, full_body};
+use onedrivefs::engine::{Engine, EngineConfig, GraphFetch, NoSink, Parts, SharedFetch};
+use onedrivefs::graph::transport::{Lane, RawBody, Transport, TransportError};
+use onedrivefs::graph::{DriveSelector, Graph, GraphConfig, LimiterConfig};
+use onedrivefs::model::{Ino, NodeId};
+use onedrivefs::store::{StateLock, Store};
+use onedrivefs::vfs::{
+    Caller, Filesystem, Handle, Lookup, OpenFlags, RenameMode, SetAttr, SetTime, Vfs, VfsConfig, VfsError,
+};
+use serde_json::Value;
+
+pub const ME: Caller = Caller { uid: 0, gid: 0, pid: 1 };
+
+/// Hands requests to the emulator.
+#[derive(Debug, Clone)]
+struct InProcess(Emulator);
+
+impl Transport for InProcess {
+    fn send(
+        &self,
+        request: Request<Bytes>,
+        _lane: Lane,
+    ) -> BoxFuture<'_, Result<Response<RawBody>, TransportError>> {
+        Box::pin(async move {
+            let broken = |error: std::io::Error| TransportError::Broken(Arc::new(error));
+            let answer = self.0.handle(request.map(full_body)).await;
+            let answer = answer.map_err(|error| TransportError::Broken(Arc::new(error)))?;
+            Ok(answer.map(|body| -> RawBody {
+                Box::pin(BodyDataStream::new(body).map(move |chunk| chunk.map_err(broken)))
+            }))
+        })
+    }
+}
+
+/// The service, and what outlives a machine's crash.
+pub struct Service {
+    emulator: Emulator,
+    pub control: Control,
+    clock: Arc<dyn Clock>,
+    disk: tempfile::TempDir,
+}
+
+impl Service {
+    pub fn new(flavour: Flavour) -> Self {
+        let clock: Arc<dyn Clock> = Arc::new(SeededClock::with_seed(1));
+        let config = EmulatorConfig { flavour, clock: Arc::clone(&clock), ..EmulatorConfig::default() };
+        let emulator = Emulator::new(config).expect("an emulator");
+        let control = emulator.control();
+        Self { emulator, control, clock, disk: tempfile::tempdir().expect("a directory") }
+    }
+
+    /// A machine on this service's disk: what a former one left is found there.
+    pub async fn machine(&self) -> Machine {
+        self.machine_with(|_, _| {}).await
+    }
+
+    pub async fn machine_with(&self, change: impl FnOnce(&mut EngineConfig, &mut VfsConfig)) -> Machine {
+        let graph_config = GraphConfig {
+            graph_url: "http://localhost".parse().expect("an address"),
+            limits: LimiterConfig { rate_per_s: 1000.0, burst: 100_000.0, ..LimiterConfig::default() },
+            ..GraphConfig::default()
+        };
+        let transport = Arc::new(InProcess(self.emulator.clone()));
+        let tokens = Arc::new(StaticToken::new("token"));
+        let graph = Graph::new(graph_config, transport, tokens, Arc::clone(&self.clock)).expect("a client");
+        let drive = graph.resolve_drive(&DriveSelector::Me).await.expect("the user's drive");
+        let dir = self.disk.path();
+        let lock = StateLock::take(dir).expect("the state is free");
+        let store = Arc::new(Store::open(dir).expect("a store"));
+        let disk = Disk::new();
+        let fetch = GraphFetch::new(graph.clone(), drive.id.clone());
+        let cache = CacheConfig { min_free_bytes: 0, ..CacheConfig::new(dir.join("cache")) };
+        let reads = Arc::new(SharedFetch(fetch.clone()));
+        let cache = Cache::open(cache, disk.clone(), Arc::clone(&self.clock), reads).expect("a cache");
+        let staging = StagingConfig::new(dir.join("staging"));
+        let staging = Staging::open(staging, disk).expect("a staging area");
+        let mut config = EngineConfig { host: "box".into(), ..EngineConfig::default() };
+        let mut vfs_config = VfsConfig::default();
+        change(&mut config, &mut vfs_config);
+        let engine = Engine::new(Parts {
+            store,
+            cache,
+            staging,
+            graph,
+            fetch,
+            clock: Arc::clone(&self.clock),
+            drive,
+            sink: Arc::new(NoSink),
+            blocking: Blocking::Inline,
+            config,
+        });
+        engine.recover().expect("the state is sound");
+        engine.start();
+        let files = Arc::new(Vfs::new(engine.clone(), vfs_config));
+        Machine { engine, files, _lock: lock }
+    }
+
+    /// Paths of all files on the service with their contents, and of folders with none.
+    pub fn tree(&self) -> Vec<(String, Option<String>)> {
+        let truth = self.control.truth();
+        let mut found = Vec::new();
+        for item in items(&truth) {
+            let path = item["path"].as_str().expect("a path").trim_start_matches('/').to_owned();
+            if path.is_empty() {
+                continue;
+            }
+            let content = self.control.content(&path);
+            found.push((path, content.map(|bytes| String::from_utf8_lossy(&bytes).into_owned())));
+        }
+        found.sort();
+        found
+    }
+
+    pub fn item(&self, path: &str) -> Value {
+        let truth = self.control.truth();
+        let wanted = format!("/{path}");
+        let found = items(&truth).find(|item| item["path"].as_str() == Some(&wanted)).cloned();
+        found.unwrap_or_else(|| panic!("{path} is not on the service: {truth:#}"))
+    }
+
+    pub fn write_elsewhere(&self, path: &str, content: &str) {
+        self.edit(Edit::Write { path: path.into(), content: content.into() });
+    }
+
+    pub fn edit(&self, edit: Edit) {
+        self.control.edit_as_other(&edit).expect("another client may do this");
+    }
+
+    /// Requests that match since the log was reset.
+    pub fn requests(&self, method: &str) -> usize {
+        self.control.requests().iter().filter(|record| record.method == method).count()
+    }
+}
+
+fn items(truth: &Value) -> impl Iterator<Item = &Value> {
+    truth["drives"][0]["items"].as_array().expect("items").iter()
+}
+
+/// One machine with the drive mounted, as far as the kernel's side of it.
+pub struct Machine {
+    pub engine: Engine,
+    pub files: Arc<Vfs<Engine>>,
+    _lock: StateLock,
+}
+
+impl Machine {
+    /// The node at `path`.
+    pub async fn find(&self, path: &str) -> Result<Ino, VfsError> {
+        let mut at = Ino::ROOT;
+        for part in Path::new(path).components() {
+            let Component::Normal(name) = part else { continue };
+            at = match self.files.lookup(ME, at, name).await? {
+                Lookup::Found(entry) => entry.attr.ino,
+                Lookup::Absent(_) => return Err(VfsError::NotFound),
+            };
+        }
+        Ok(at)
+    }
+
+    async fn split<'a>(&self, path: &'a str) -> Result<(Ino, &'a OsStr), VfsError> {
+        let path = Path::new(path);
+        let parent = path.parent().and_then(Path::to_str).unwrap_or_default();
+        Ok((self.find(parent).await?, path.file_name().expect("a name")))
+    }
+
+    pub async fn open(&self, path: &str, flags: OpenFlags) -> Result<(Ino, Handle), VfsError> {
+        let (parent, name) = self.split(path).await?;
+        match self.files.lookup(ME, parent, name).await? {
+            Lookup::Found(entry) => {
+                let opened = self.files.open(ME, entry.attr.ino, flags).await?;
+                Ok((entry.attr.ino, opened.handle))
+            }
+            Lookup::Absent(_) if flags.write => {
+                let (entry, opened) = self.files.create(ME, parent, name, 0o644, flags).await?;
+                Ok((entry.attr.ino, opened.handle))
+            }
+            Lookup::Absent(_) => Err(VfsError::NotFound),
+        }
+    }
+
+    pub async fn close(&self, (ino, handle): (Ino, Handle)) -> Result<(), VfsError> {
+        let flushed = self.files.flush(ino, handle).await;
+        self.files.release(ino, handle).await;
+        flushed
+    }
+
+    /// As `echo content > path`.
+    pub async fn write(&self, path: &str, content: &str) {
+        let flags = OpenFlags { write: true, truncate: true, ..OpenFlags::default() };
+        let open = self.open(path, flags).await.expect("open for writing");
+        self.files.write(open.0, open.1, 0, content.as_bytes().to_vec().into()).await.expect("write");
+        self.close(open).await.expect("close");
+    }
+
+    /// As `cat path`.
+    pub async fn read(&self, path: &str) -> Result<String, VfsError> {
+        let open = self.open(path, OpenFlags { read: true, ..OpenFlags::default() }).await?;
+        let size = self.files.getattr(open.0, Some(open.1)).await?.0.size;
+        let mut bytes = Vec::new();
+        while (bytes.len() as u64) < size {
+            let part = self.files.read(open.0, open.1, bytes.len() as u64, 1 << 20).await?;
+            if part.is_empty() {
+                break;
+            }
+            bytes.extend_from_slice(&part);
+        }
+        self.close(open).await?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    pub async fn mkdir(&self, path: &str) -> Result<Ino, VfsError> {
+        let (parent, name) = self.split(path).await?;
+        Ok(self.files.mkdir(ME, parent, name, 0o755).await?.attr.ino)
+    }
+
+    pub async fn unlink(&self, path: &str) -> Result<(), VfsError> {
+        let (parent, name) = self.split(path).await?;
+        self.files.unlink(ME, parent, name).await
+    }
+
+    pub async fn rmdir(&self, path: &str) -> Result<(), VfsError> {
+        let (parent, name) = self.split(path).await?;
+        self.files.rmdir(ME, parent, name).await
+    }
+
+    pub async fn rename(&self, from: &str, to: &str) -> Result<(), VfsError> {
+        self.rename_as(from, to, RenameMode::Replace).await
+    }
+
+    pub async fn rename_as(&self, from: &str, to: &str, mode: RenameMode) -> Result<(), VfsError> {
+        let (from_dir, from_name) = self.split(from).await?;
+        let (to_dir, to_name) = self.split(to).await?;
+        self.files.rename(ME, from_dir, from_name, to_dir, to_name, mode).await
+    }
+
+    pub async fn set_mtime(&self, path: &str, seconds: i64) -> Result<(), VfsError> {
+        let ino = self.find(path).await?;
+        let at = onedrivefs::model::Timestamp::from_unix(seconds, 0);
+        self.files.setattr(ME, ino, SetAttr { mtime: Some(SetTime::At(at)), ..SetAttr::default() }).await?;
+        Ok(())
+    }
+
+    /// Names in a folder, sorted.
+    pub async fn list(&self, path: &str) -> Vec<String> {
+        let ino = self.find(path).await.expect("the folder");
+        let dir = self.files.opendir(ino).await.expect("opendir");
+        let mut names = Vec::new();
+        let mut after = 0;
+        loop {
+            let page = self.files.readdir(ino, dir.handle, after, 100).await.expect("readdir");
+            let Some(last) = page.last() else { break };
+            after = last.cookie;
+            names.extend(page.iter().map(|entry| entry.name.to_string_lossy().into_owned()));
+        }
+        self.files.releasedir(ino, dir.handle).await;
+        names.retain(|name| name != "." && name != "..");
+        names.sort();
+        names
+    }
+
+    /// Waits until nothing is unsent.
+    pub async fn sync(&self) {
+        let limit = Duration::from_secs(3600);
+        let left = self.engine.sync(NodeId::ROOT, Some(limit), |_| {}).await.expect("in time");
+        assert_eq!(left.pending, 0, "{:?}", self.engine.status().await.expect("a status").waiting);
+    }
+
+    /// Waits until a look at the service that begins now has ended.
+    pub async fn look(&self) {
+        let before = self.engine.looks();
+        self.engine.refresh();
+        while self.engine.looks() == before {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// The machine dies: nothing is written, sent or closed any more.
+    pub fn crash(self) {
+        self.engine.stop();
+    }
+}
+
+/// Cuts the network to the service; `remove_fault` with the number mends it.
+pub fn cut(control: &Control) -> u64 {
+    use onedrivefs::emulator::{Fault, FaultAction};
+    control.inject(Fault {
+        method: None,
+        path: None,
+        op: None,
+        skip: 0,
+        count: None,
+        action: FaultAction::Reset { after: false },
+    })
+}
