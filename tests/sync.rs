@@ -5,7 +5,7 @@ mod sync_support;
 use std::time::Duration;
 
 use onedrivefs::emulator::{Edit, Flavour};
-use onedrivefs::vfs::{OpenFlags, RenameMode};
+use onedrivefs::vfs::{Filesystem, OpenFlags, RenameMode};
 use sync_support::Service;
 
 const FLAVOURS: [Flavour; 3] = [Flavour::Personal, Flavour::Business, Flavour::DocumentLibrary];
@@ -320,7 +320,6 @@ async fn a_partly_read_file_can_be_changed_in_the_middle() {
         let machine = service.machine().await;
         let flags = OpenFlags { read: true, write: true, ..OpenFlags::default() };
         let open = machine.open("a.bin", flags).await.unwrap();
-        use onedrivefs::vfs::Filesystem;
         machine.files.write(open.0, open.1, 1_000_000, b"CHANGED".to_vec().into()).await.unwrap();
         machine.close(open).await.unwrap();
         machine.sync().await;
@@ -328,5 +327,27 @@ async fn a_partly_read_file_can_be_changed_in_the_middle() {
         expected[1_000_000..1_000_007].copy_from_slice(b"CHANGED");
         assert!(service.control.content("a.bin").unwrap() == expected);
         assert!(machine.read("a.bin").await.unwrap().into_bytes() == expected);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_partly_changed_file_whose_item_was_deleted_elsewhere_is_sent_whole_after_a_crash() {
+    for flavour in FLAVOURS {
+        let service = Service::new(flavour);
+        let old = "abcdefgh".repeat(1 << 17);
+        service.write_elsewhere("a.bin", &old);
+        let machine = service.machine().await;
+        assert!(machine.read("a.bin").await.unwrap() == old);
+        let flags = OpenFlags { read: true, write: true, ..OpenFlags::default() };
+        let open = machine.open("a.bin", flags).await.unwrap();
+        machine.files.write(open.0, open.1, 500_000, b"CHANGED".to_vec().into()).await.unwrap();
+        machine.close(open).await.unwrap();
+        service.edit(Edit::Delete { path: "a.bin".into() });
+        machine.crash();
+        let again = service.machine().await;
+        again.sync().await;
+        let mut expected = old.into_bytes();
+        expected[500_000..500_007].copy_from_slice(b"CHANGED");
+        assert!(service.control.content("a.bin").unwrap() == expected);
     }
 }

@@ -78,6 +78,7 @@ pub(super) fn serve(
             tokio::time::timeout(CONTROL_GRACE, control).await.ok();
         }
         engine.stop();
+        assembled.files.shutdown();
         engine.close().map_err(|error| DaemonError {
             what: "the drive's state".into(),
             why: error.to_string(),

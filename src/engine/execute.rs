@@ -7,10 +7,10 @@ use super::error::{Verdict, classify};
 use super::op::{Op, Send};
 use super::settle::{self, Naming};
 use super::{Engine, EngineError, Inner};
-use crate::content::{FetchErrorKind, StagingError, StagingId};
+use crate::content::StagingId;
 use crate::graph::{ConflictBehavior, GraphError, Patch, Priority};
 use crate::model::{NodeId, RemoteItem, Timestamp};
-use crate::store::{Durability, LocalView, Node, ParkKind, Parked, Seal, StoreError};
+use crate::store::{Durability, Node, ParkKind, Parked, Seal, StoreError};
 
 /// After this many refusals of an unchanged item's tag in a row the check by reading is trusted alone: the
 /// service moves tags by itself (design 6).
@@ -262,71 +262,6 @@ impl Engine {
             .await?;
         Ok(())
     }
-
-    /// Makes staged content complete and immutable.
-    async fn seal(&self, node: &Node, content: u64) -> Result<(), EngineError> {
-        let sealed = self.seal_content(node, content).await;
-        let (inner, id) = (self.0.clone(), node.id);
-        let record = move || {
-            inner.store.write(Durability::Power, |tx| {
-                let Some(node) = tx.find(id)? else { return Ok(()) };
-                let Some(local) = node.local.filter(|local| local.content == Some(content)) else {
-                    return Ok(());
-                };
-                if inner.open.has_writer(id) || local.seal.is_some() {
-                    return Ok(());
-                }
-                let next = match &sealed {
-                    Ok(seal) => LocalView {
-                        seal: Some(seal.clone()),
-                        size: seal.size,
-                        tries: 0,
-                        parked: None,
-                        ..local
-                    },
-                    Err((kind, detail)) => {
-                        let tries = local.tries.saturating_add(1);
-                        let retry_at = inner.after(backoff(tries));
-                        let parked = kind.map(|kind| Parked { kind, detail: detail.clone() });
-                        LocalView { parked, tries, retry_at, ..local }
-                    }
-                };
-                tx.set_local(id, Some(&next))
-            })
-        };
-        self.0.blocking.start(record).await?;
-        Ok(())
-    }
-
-    async fn seal_content(&self, node: &Node, content: u64) -> Result<Seal, (Option<ParkKind>, String)> {
-        let file = self.staged_file(node, StagingId(content)).await.map_err(|error| seal_failure(&error))?;
-        if let Err(error) = file.fill_from_base().await {
-            tracing::warn!(node = %node.id, %error, "the untouched part of a changed file cannot be fetched");
-            return Err(seal_failure(&error));
-        }
-        let sealed =
-            self.0.blocking.start(move || file.seal()).await.map_err(|error| seal_failure(&error))?;
-        Ok(Seal { size: sealed.size, blake3: sealed.blake3, quick_xor: sealed.quick_xor })
-    }
-}
-
-/// Why staged content could not be sealed: what to park it for, if waiting alone does not help.
-fn seal_failure(error: &StagingError) -> (Option<ParkKind>, String) {
-    let kind = match error {
-        StagingError::Base(base) => match base.fetch_kind() {
-            Some(FetchErrorKind::VersionGone | FetchErrorKind::NotFound) => Some(ParkKind::BaseGone),
-            Some(_) => None,
-            None => Some(ParkKind::LocalDisk),
-        },
-        StagingError::Busy | StagingError::NotComplete | StagingError::IsSealed => None,
-        StagingError::NoSpace
-        | StagingError::NotFound(_)
-        | StagingError::Exists(_)
-        | StagingError::DamagedLog(_)
-        | StagingError::Broken
-        | StagingError::Disk(_) => Some(ParkKind::LocalDisk),
-    };
-    (kind, error.to_string())
 }
 
 impl Inner {

@@ -21,6 +21,7 @@ mod open;
 pub mod planner;
 mod record;
 mod recover;
+mod seal;
 mod settle;
 mod status;
 mod upload;

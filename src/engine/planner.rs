@@ -209,10 +209,24 @@ impl<'a> Planner<'a> {
             remote: item.node.remote.as_ref(),
             unsent_below: self.unsent_below.contains(&id),
         });
-        // A conflict copy takes the staged content away; whoever is writing it finishes first.
-        let waits = outcome == Outcome::ConflictCopy && item.writer;
-        let waits = waits || (outcome == Outcome::Gone && item.open);
+        if matches!(outcome, Outcome::ConflictCopy | Outcome::Recreate) {
+            return Some(self.seal_first(item, outcome));
+        }
+        let waits = outcome == Outcome::Gone && item.open;
         Some((!waits).then_some(Op::Settle(outcome)))
+    }
+
+    /// Content that parts with the item it was made from is made complete before: afterwards nobody knows
+    /// which version its untouched ranges belong to. Whoever is writing it finishes first.
+    fn seal_first(&mut self, item: &Item, outcome: Outcome) -> Option<Op> {
+        let local = local(item);
+        match local.content {
+            Some(_) if item.writer => None,
+            Some(content) if local.seal.is_none() => {
+                self.is_due(local.retry_at).then_some(Op::Seal { content })
+            }
+            Some(_) | None => Some(Op::Settle(outcome)),
+        }
     }
 
     // ---- deleting ----

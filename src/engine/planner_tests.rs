@@ -263,7 +263,7 @@ fn a_parked_change_waits_and_does_not_hold_up_its_neighbours() {
 }
 
 #[test]
-fn a_conflict_copy_waits_for_the_writer_to_close() {
+fn a_conflict_copy_waits_for_the_writer_to_close_and_is_sealed_before_it_parts_with_its_base() {
     let mut world = world();
     let id = add(
         &mut world,
@@ -277,6 +277,9 @@ fn a_conflict_copy_waits_for_the_writer_to_close() {
     item.writer = true;
     assert_eq!(ops(&world), []);
     world.dirty.get_mut(&id).unwrap().writer = false;
+    assert_eq!(ops(&world), [(10, Op::Seal { content: 1 })]);
+    let item = world.dirty.get_mut(&id).unwrap();
+    item.node.local = Some(sealed(local_at(ROOT, "a"), 1));
     assert_eq!(ops(&world), [(10, Op::Settle(Outcome::ConflictCopy))]);
 }
 

@@ -1,0 +1,92 @@
+//! Makes staged content complete and immutable, so that it may be sent (design 6).
+
+use std::sync::Arc;
+
+use super::execute::backoff;
+use super::{Engine, EngineError, Inner};
+use crate::content::{FetchErrorKind, StagingError, StagingFile, StagingId};
+use crate::store::{Durability, LocalView, Node, ParkKind, Parked, Seal, StoreError};
+
+/// Sealed content, or what to park it for (nothing if waiting alone may help) and why.
+type Sealing = Result<(Seal, Arc<StagingFile>), (Option<ParkKind>, String)>;
+
+impl Engine {
+    /// Seals `content` of the node, unless somebody began to write it meanwhile.
+    pub(super) async fn seal(&self, node: &Node, content: u64) -> Result<(), EngineError> {
+        let sealing = self.seal_content(node, content).await;
+        let (inner, id) = (self.0.clone(), node.id);
+        let recorded = self.0.blocking.start(move || {
+            let recorded = inner.record_seal(id, content, &sealing)?;
+            if let (false, Ok((_, file))) = (recorded, &sealing) {
+                // Somebody writes it: they must not find it closed to changes.
+                file.unseal();
+            }
+            Ok::<(), StoreError>(())
+        });
+        Ok(recorded.await?)
+    }
+
+    async fn seal_content(&self, node: &Node, content: u64) -> Sealing {
+        let file = self.staged_file(node, StagingId(content)).await.map_err(|error| failure(&error))?;
+        if let Err(error) = file.fill_from_base().await {
+            tracing::warn!(node = %node.id, %error, "the untouched part of a changed file cannot be fetched");
+            return Err(failure(&error));
+        }
+        let hashing = file.clone();
+        let sealed = self.0.blocking.start(move || hashing.seal()).await.map_err(|error| failure(&error))?;
+        Ok((Seal { size: sealed.size, blake3: sealed.blake3, quick_xor: sealed.quick_xor }, file))
+    }
+}
+
+impl Inner {
+    /// Records the outcome; false if the content has a writer or is no longer the node's.
+    fn record_seal(
+        &self,
+        id: crate::model::NodeId,
+        content: u64,
+        sealing: &Sealing,
+    ) -> Result<bool, StoreError> {
+        self.store.write(Durability::Power, |tx| {
+            let local = tx.find(id)?.and_then(|node| node.local);
+            let Some(local) = local.filter(|local| local.content == Some(content)) else { return Ok(false) };
+            if local.seal.is_some() {
+                return Ok(true);
+            }
+            if self.open.has_writer(id) {
+                return Ok(false);
+            }
+            let next = match sealing {
+                Ok((seal, _)) => {
+                    tx.stands_alone(content)?;
+                    LocalView { seal: Some(seal.clone()), size: seal.size, tries: 0, parked: None, ..local }
+                }
+                Err((kind, detail)) => {
+                    let tries = local.tries.saturating_add(1);
+                    let retry_at = self.after(backoff(tries));
+                    let parked = kind.map(|kind| Parked { kind, detail: detail.clone() });
+                    LocalView { parked, tries, retry_at, ..local }
+                }
+            };
+            tx.set_local(id, Some(&next))?;
+            Ok(true)
+        })
+    }
+}
+
+fn failure(error: &StagingError) -> (Option<ParkKind>, String) {
+    let kind = match error {
+        StagingError::Base(base) => match base.fetch_kind() {
+            Some(FetchErrorKind::VersionGone | FetchErrorKind::NotFound) => Some(ParkKind::BaseGone),
+            Some(_) => None,
+            None => Some(ParkKind::LocalDisk),
+        },
+        StagingError::Busy | StagingError::NotComplete | StagingError::IsSealed => None,
+        StagingError::NoSpace
+        | StagingError::NotFound(_)
+        | StagingError::Exists(_)
+        | StagingError::DamagedLog(_)
+        | StagingError::Broken
+        | StagingError::Disk(_) => Some(ParkKind::LocalDisk),
+    };
+    (kind, error.to_string())
+}
