@@ -47,6 +47,8 @@ pub(super) struct Fake {
     /// Time between chunks of 16 KiB; none: all at once.
     pub pace: Mutex<Option<Duration>>,
     pub gone: Mutex<bool>,
+    /// One bit of this byte is wrong in every answer.
+    pub wrong_at: Mutex<Option<u64>>,
     pub dropped: Arc<Mutex<u32>>,
 }
 
@@ -86,6 +88,7 @@ impl Fetch for Fake {
         self.log.lock().expect("not poisoned").push((range, urgency));
         let fault = self.faults.lock().expect("not poisoned").pop_front().unwrap_or(Fault::None);
         let pace = *self.pace.lock().expect("not poisoned");
+        let wrong_at = *self.wrong_at.lock().expect("not poisoned");
         let (key, dropped) = (key.clone(), self.dropped.clone());
         async move {
             let mut total = key.size;
@@ -105,6 +108,9 @@ impl Fetch for Fake {
                 Fault::None | Fault::Flip => {}
             }
             let mut bytes = content(seed_of(&key), send);
+            if let Some(at) = wrong_at.filter(|at| send.start <= *at && *at < send.end) {
+                bytes[(at - send.start) as usize] ^= 4;
+            }
             if matches!(fault, Fault::Flip) {
                 bytes[0] ^= 4;
             }

@@ -7,28 +7,28 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt};
 use tokio::sync::watch;
 use tracing::warn;
 
 use super::blocking::Blocking;
-use super::error::{ContentError, FetchErrorKind};
-use super::fetch::{Fetch, Urgency};
-use super::flight::{Answer, Flight, Ticket};
+use super::error::ContentError;
+use super::fetch::Fetch;
+use super::flight::Ticket;
 use super::key::{ContentKey, Name};
-use super::readahead::{self, Ask, Piece, ReadAhead};
+use super::readahead::ReadAhead;
 use super::state::{Health, State};
 use super::table::Shared;
-use super::transfer::fly;
 use crate::model::{ByteRange, ETag, RangeSet};
 
 /// Bytes that a handle keeps in memory where the cache does not take them.
 const MAX_KEPT_BYTES: u64 = 64 << 20;
-/// Times a read looks again after what it was told did not hold.
-const MAX_ROUNDS: u32 = 64;
+/// Times that what is missing is looked for anew while a file is completed: transfers of others may end.
+const MAX_FILL_ROUNDS: u32 = 8;
 
-type Flights = Vec<(Arc<Flight>, Weak<Ticket>)>;
+/// Transfers that someone is interested in, and dead entries of others.
+pub(super) type Flights = Vec<Weak<Ticket>>;
 
 /// One version of one item's content. While it is held, nothing of it is evicted.
 #[derive(Debug)]
@@ -60,8 +60,8 @@ pub struct Reader {
 }
 
 #[derive(Debug)]
-struct ReaderState {
-    policy: ReadAhead,
+pub(super) struct ReaderState {
+    pub policy: ReadAhead,
     tickets: Vec<Arc<Ticket>>,
     /// The file's failures when this handle first got bytes.
     failures_seen: Option<u64>,
@@ -149,9 +149,9 @@ impl CachedFile {
 
     /// Fetches what is missing and verifies the whole. `NoRoom` if the cache cannot keep it.
     pub async fn complete(self: &Arc<Self>) -> Result<(), ContentError> {
-        for _ in 0..3 {
+        for _ in 0..MAX_FILL_ROUNDS {
             if self.read_state().health == Health::Damaged {
-                break;
+                return Err(ContentError::Damaged);
             }
             let file = self.clone();
             self.blocking().start(move || file.trust_all()).await;
@@ -170,7 +170,7 @@ impl CachedFile {
                 }
             }
         }
-        Err(ContentError::Damaged)
+        Err(ContentError::NoRoom)
     }
 
     /// Checks the complete content against the hash of its version, if it has one.
@@ -222,184 +222,6 @@ impl CachedFile {
         None
     }
 
-    /// Plans, launches what is to be launched, and leaves the handle interested in it.
-    fn request(self: &Arc<Self>, range: ByteRange, waits: bool, reader: &Reader) -> Vec<Arc<Ticket>> {
-        let mut inner = reader.lock();
-        let want = inner.policy.plan(Ask { range, waits, size: self.size });
-        let tickets = self.launch(|missing| readahead::cut(&want, self.size, missing));
-        inner.keep(&tickets);
-        tickets
-    }
-
-    /// Launches the pieces that `plan` makes of what is missing. Read-ahead is launched while its budget lasts.
-    fn launch(
-        self: &Arc<Self>,
-        plan: impl FnOnce(&dyn Fn(ByteRange) -> Vec<ByteRange>) -> Vec<Piece>,
-    ) -> Vec<Arc<Ticket>> {
-        let mut flights = self.lock_flights();
-        flights.retain(|(_, ticket)| ticket.strong_count() > 0);
-        let pieces = {
-            let state = self.read_state();
-            plan(&|range| self.missing(&state, &flights, range))
-        };
-        let mut live = flights.iter().filter(|(flight, _)| !flight.has_ended()).count();
-        let mut tickets = Vec::new();
-        for piece in pieces {
-            let (slot, share) = if piece.urgent {
-                (None, None)
-            } else if live >= self.shared.config.file_flights {
-                continue;
-            } else {
-                let Some((slot, share)) = self.shared.budget.take(piece.range.len()) else { continue };
-                (Some(slot), Some(share))
-            };
-            live += 1;
-            let urgency = if piece.urgent { Urgency::Reader } else { Urgency::ReadAhead };
-            let flight = Arc::new(Flight::new(piece.range, urgency, share));
-            let task = tokio::spawn(fly(self.clone(), flight.clone(), slot));
-            let ticket = Arc::new(Ticket::new(flight.clone(), task.abort_handle()));
-            flights.push((flight, Arc::downgrade(&ticket)));
-            tickets.push(ticket);
-        }
-        if !tickets.is_empty() && self.has_hashes() && self.is_covered(&flights) {
-            flights.iter().for_each(|(flight, _)| flight.close_gate(self.block()));
-        }
-        tickets
-    }
-
-    /// The parts of `range` neither on the disk nor on their way, in whole blocks.
-    fn missing(&self, state: &State, flights: &Flights, range: ByteRange) -> Vec<ByteRange> {
-        let (first, end) = self.blocks(range);
-        let absent = state.present.runs(first, end, false);
-        let mut missing: RangeSet = absent.into_iter().map(|(start, end)| self.run(start, end)).collect();
-        for (flight, _) in flights {
-            missing.remove(self.whole_blocks(flight.servable()));
-        }
-        missing.within(range)
-    }
-
-    /// Every block is on the disk or on its way.
-    fn is_covered(&self, flights: &Flights) -> bool {
-        let state = self.read_state();
-        let mut at = 0;
-        loop {
-            let gap = state.present.next(at, false);
-            if gap >= state.blocks() {
-                return true;
-            }
-            let offset = gap * self.block();
-            let serves = |range: &ByteRange| range.start <= offset && offset < range.end;
-            let ranges = flights.iter().map(|(flight, _)| self.whole_blocks(flight.servable()));
-            match ranges.filter(serves).map(|range| range.end).max() {
-                Some(end) => at = end.div_ceil(self.block()),
-                None => return false,
-            }
-        }
-    }
-
-    fn whole_blocks(&self, range: ByteRange) -> ByteRange {
-        let block = self.block();
-        let end = if range.end == self.size { range.end } else { range.end / block * block };
-        ByteRange::new(range.start.div_ceil(block) * block, end)
-    }
-
-    /// Puts `range` together from the disk and from flights, in order.
-    async fn gather(
-        self: &Arc<Self>,
-        range: ByteRange,
-        mut tickets: Vec<Arc<Ticket>>,
-    ) -> Result<Bytes, ContentError> {
-        let mut out = BytesMut::new();
-        let mut at = range.start;
-        let mut rounds = 0;
-        loop {
-            let answer = self.next_part(ByteRange::new(at, range.end), &mut tickets).await;
-            match answer {
-                Answer::Bytes(bytes) if bytes.len() as u64 == range.len() => return Ok(bytes),
-                Answer::Bytes(bytes) => {
-                    at += bytes.len() as u64;
-                    out.extend_from_slice(&bytes);
-                    if at == range.end {
-                        return Ok(out.freeze());
-                    }
-                    rounds = 0;
-                }
-                Answer::Failed(error) => return Err(error),
-                Answer::Wait | Answer::Elsewhere => rounds += 1,
-            }
-            if rounds > MAX_ROUNDS {
-                return Err(ContentError::Fetch(FetchErrorKind::Io.into()));
-            }
-        }
-    }
-
-    async fn next_part(self: &Arc<Self>, rest: ByteRange, tickets: &mut Vec<Arc<Ticket>>) -> Answer {
-        if self.read_state().health == Health::Damaged {
-            return Answer::Failed(ContentError::Damaged);
-        }
-        if let Some(run) = self.present_run(rest)
-            && let Some(bytes) = self.read_present(run)
-        {
-            return Answer::Bytes(bytes);
-        }
-        let Some(ticket) = self.ticket_for(rest.start) else {
-            let block = self.block();
-            let urgent =
-                ByteRange::new(rest.start / block * block, (rest.end.div_ceil(block) * block).min(self.size));
-            let pieces = |range: Vec<ByteRange>| {
-                range.into_iter().map(|range| Piece { range, urgent: true }).collect()
-            };
-            tickets.extend(self.launch(|missing| pieces(missing(urgent))));
-            return Answer::Elsewhere;
-        };
-        let answer = ticket.flight().bytes(rest.start, rest.end).await;
-        let again = match &answer {
-            Answer::Failed(ContentError::Damaged) => ticket.flight().range.len() == self.size,
-            Answer::Failed(_) => ticket.flight().urgency == Urgency::ReadAhead,
-            _ => false,
-        };
-        tickets.push(ticket);
-        if again { Answer::Elsewhere } else { answer }
-    }
-
-    /// The part of `rest` from its start on that is on the disk.
-    fn present_run(&self, rest: ByteRange) -> Option<ByteRange> {
-        let state = self.read_state();
-        let end = state.present.next(rest.start / self.block(), false) * self.block();
-        Some(ByteRange::new(rest.start, end.min(rest.end))).filter(|run| !run.is_empty())
-    }
-
-    /// A flight that has, or will have, the byte at `at`.
-    fn ticket_for(&self, at: u64) -> Option<Arc<Ticket>> {
-        let flights = self.lock_flights();
-        let serves = |flight: &Flight| {
-            let range = flight.servable();
-            range.start <= at && at < range.end
-        };
-        flights.iter().filter(|(flight, _)| serves(flight)).find_map(|(_, ticket)| ticket.upgrade())
-    }
-
-    /// Waits until `range` is stored, or was refused by the cache.
-    async fn store_range(self: &Arc<Self>, range: ByteRange) -> Result<(), ContentError> {
-        let mut tickets = self.launch(|missing| {
-            missing(range).into_iter().map(|range| Piece { range, urgent: true }).collect()
-        });
-        let others =
-            self.lock_flights().iter().filter_map(|(_, ticket)| ticket.upgrade()).collect::<Vec<_>>();
-        let overlaps = |ticket: &Arc<Ticket>| !ticket.flight().range.intersect(&range).is_empty();
-        tickets.extend(others.into_iter().filter(overlaps));
-        for ticket in tickets {
-            match ticket.flight().ended().await {
-                Err(ContentError::Damaged) => {}
-                Ok(()) if ticket.flight().is_done_with() => {}
-                Ok(()) => return Err(ContentError::NoRoom),
-                Err(_) if ticket.flight().urgency == Urgency::ReadAhead => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(())
-    }
-
     pub(super) fn shared(&self) -> &Arc<Shared> {
         &self.shared
     }
@@ -420,7 +242,7 @@ impl CachedFile {
         self.state.write().expect("no code panics while it holds the state of a file")
     }
 
-    fn lock_flights(&self) -> MutexGuard<'_, Flights> {
+    pub(super) fn lock_flights(&self) -> MutexGuard<'_, Flights> {
         self.flights.lock().expect("no code panics while it holds the flights of a file")
     }
 
@@ -518,14 +340,14 @@ impl Drop for Landing<'_> {
 }
 
 impl Reader {
-    fn lock(&self) -> MutexGuard<'_, ReaderState> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, ReaderState> {
         self.inner.lock().expect("no code panics while it holds a reader")
     }
 }
 
 impl ReaderState {
     /// Adds tickets and lets go of those that nobody needs: done, or too much to keep in memory.
-    fn keep(&mut self, tickets: &[Arc<Ticket>]) {
+    pub fn keep(&mut self, tickets: &[Arc<Ticket>]) {
         self.tickets.retain(|ticket| !ticket.flight().is_done_with());
         self.tickets.extend_from_slice(tickets);
         let ended = |ticket: &Arc<Ticket>| ticket.flight().has_ended();

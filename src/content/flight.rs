@@ -244,3 +244,56 @@ impl Drop for Lander<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn flight() -> Flight {
+        Flight::new(ByteRange::new(100, 130), Urgency::Reader, None)
+    }
+
+    fn bytes(flight: &Flight, at: u64, end: u64) -> Option<Vec<u8>> {
+        match flight.answer(at, end) {
+            Answer::Bytes(bytes) => Some(bytes.to_vec()),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn gated_bytes_are_seen_by_nobody_until_the_whole_is_verified() {
+        for verified in [true, false] {
+            let flight = flight();
+            flight.push(Bytes::from_static(&[1; 10]));
+            flight.close_gate(10);
+            flight.push(Bytes::from_static(&[2; 20]));
+            assert_eq!(bytes(&flight, 105, 130).expect("before the gate").len(), 15);
+            assert!(matches!(flight.answer(120, 130), Answer::Wait));
+            flight.finish(if verified { Ok(()) } else { Err(ContentError::Damaged) });
+            assert_eq!(bytes(&flight, 120, 130).is_some(), verified);
+            assert_eq!(matches!(flight.answer(120, 130), Answer::Failed(ContentError::Damaged)), !verified);
+        }
+    }
+
+    #[test]
+    fn a_gate_does_not_close_on_bytes_that_may_have_been_seen() {
+        let flight = flight();
+        flight.push(Bytes::from_static(&[1; 25]));
+        flight.close_gate(10);
+        assert_eq!(bytes(&flight, 100, 130).expect("visible").len(), 25);
+    }
+
+    #[test]
+    fn released_bytes_are_looked_for_on_the_disk_and_the_rest_stays() {
+        let flight = flight();
+        flight.push(Bytes::from_static(&[1; 15]));
+        flight.push(Bytes::from_static(&[2; 15]));
+        flight.release(120);
+        assert!(matches!(flight.answer(100, 130), Answer::Elsewhere));
+        assert_eq!(bytes(&flight, 120, 125), Some(vec![2; 5]));
+        assert_eq!(flight.servable(), ByteRange::new(120, 130));
+        flight.release(130);
+        flight.finish(Ok(()));
+        assert!(flight.is_done_with());
+    }
+}

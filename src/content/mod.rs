@@ -25,6 +25,7 @@ mod file;
 mod flight;
 mod key;
 pub mod readahead;
+mod request;
 mod staging;
 mod state;
 mod table;

@@ -187,7 +187,6 @@ impl Shared {
             let target = self.trash().join(table.trashed.to_string());
             match self.disk.rename("cache.trash", &path, &target) {
                 Ok(()) => moved.push(target),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(_) => moved.push(path),
             }
         }

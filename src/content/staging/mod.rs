@@ -9,6 +9,7 @@
 //! stands alone the caller must know whether it was synced.
 
 mod file;
+mod inner;
 mod log;
 mod overlay;
 mod room;
@@ -25,7 +26,7 @@ pub use file::{Base, StagingFile};
 pub use overlay::Piece;
 pub use seal::Sealed;
 
-use self::file::Layout;
+use self::inner::Layout;
 use self::log::{Header, Log, Replay};
 use self::overlay::Overlay;
 use self::room::FreeSpace;

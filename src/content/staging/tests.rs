@@ -242,6 +242,17 @@ fn assert_in_part(bytes: &[u8], before: &[u8], after: &[u8], op: &Op, what: &str
     }
 }
 
+/// Extends the file, fills and seals it: the bytes on the disk must be those that were read.
+fn assert_seals_as_it_reads(staging: &Staging, file: &Arc<StagingFile>, what: &str) {
+    let mut expected = read_all(file);
+    expected.resize(expected.len() + 20_000, 0);
+    file.truncate(expected.len() as u64).expect("extended");
+    assert_eq!(read_all(file), expected, "{what}: what is new is zeros");
+    file.fill_from_base().now_or_never().expect("the base is local").expect("filled");
+    file.seal().expect("sealed");
+    assert!(std::fs::read(staging.path(FILE)).expect("read") == expected, "{what}: sealed other bytes");
+}
+
 #[test]
 fn a_kill_at_any_step_loses_nothing_that_was_answered() {
     let mut finished = false;
@@ -272,11 +283,12 @@ fn a_kill_at_any_step_loses_nothing_that_was_answered() {
             }
         }
         drop((file, staging));
-        let (_, file, trust) = reload(dir.path(), &Disk::new(), "boot");
+        let (staging, file, trust) = reload(dir.path(), &Disk::new(), "boot");
         assert_eq!(trust, Trust::Exact);
         match failed {
             Some((op, before)) => {
-                assert_in_part(&read_all(&file), &before, &model, &op, &format!("{at} {op:?}"))
+                assert_in_part(&read_all(&file), &before, &model, &op, &format!("{at} {op:?}"));
+                assert_seals_as_it_reads(&staging, &file, &format!("{at} {op:?}"));
             }
             None => {
                 assert_eq!(read_all(&file), model);
@@ -291,11 +303,12 @@ fn a_kill_at_any_step_loses_nothing_that_was_answered() {
 #[test]
 fn one_failed_step_leaves_a_file_that_goes_on_or_refuses_but_never_lies() {
     for errno in [libc::EIO, libc::ENOSPC] {
-        for at in 0..80 {
+        for at in 0..100 {
             let dir = tempfile::tempdir().expect("a directory");
             with_base(dir.path());
             let once = Faulty { count: AtomicU64::new(0), fails: |number, at| number == at, at, errno };
-            let disk = Disk::with_hook(Arc::new(once));
+            let once = Arc::new(once);
+            let disk = Disk::with_hook(once.clone());
             let Ok(staging) = Staging::open(config(dir.path(), "boot"), disk.clone()) else { continue };
             let Ok(mut file) = overlay(&staging).or_else(|_| overlay(&staging)) else { continue };
             let mut model = base_bytes();
@@ -311,13 +324,20 @@ fn one_failed_step_leaves_a_file_that_goes_on_or_refuses_but_never_lies() {
                     if !matches!(op, Op::Truncate(_)) {
                         assert_in_part(&read_all(&file), &before, &model, &op, &what);
                     }
-                    drop((file, staging));
-                    (staging, file, _) = reload(dir.path(), &disk, "boot");
-                    assert_in_part(&read_all(&file), &before, &model, &op, &what);
+                    // Every other time it must go on without a reload, unless it refuses to.
+                    if at % 2 == 0 || file.write(0, &read(&file, ByteRange::new(0, 1))).is_err() {
+                        drop((file, staging));
+                        (staging, file, _) = reload(dir.path(), &disk, "boot");
+                        assert_in_part(&read_all(&file), &before, &model, &op, &what);
+                    }
                     model = read_all(&file);
                 }
                 assert_eq!(read_all(&file), model, "{at} after {op:?}");
             }
+            if once.count.load(Ordering::SeqCst) <= at {
+                break;
+            }
+            assert_seals_as_it_reads(&staging, &file, &format!("{at}"));
         }
     }
 }
@@ -370,6 +390,53 @@ fn what_was_synced_survives_a_power_cut_and_what_was_not_is_not_trusted() {
             let again = open(&path, &Disk::new(), "another boot").load(FILE).expect("there").trust;
             assert_eq!(again, loaded.trust, "the verdict stays");
         }
+    }
+}
+
+#[test]
+fn an_overwrite_after_a_sync_is_not_taken_for_synced() {
+    let dir = tempfile::tempdir().expect("a directory");
+    with_base(dir.path());
+    let staging = open(dir.path(), &Disk::new(), "boot");
+    let file = overlay(&staging).expect("created");
+    file.write(0, b"first").expect("written");
+    file.sync().expect("synced");
+    file.write(1, b"xx").expect("written");
+    drop((file, staging));
+    assert_eq!(reload(dir.path(), &Disk::new(), "another boot").2, Trust::UpToSync);
+}
+
+/// Not a promise but the process that the next test kills.
+#[cfg(debug_assertions)]
+#[test]
+fn child_of_the_kill_test() {
+    let Some(dir) = std::env::var_os("ONEDRIVEFS_TEST_STAGING_DIR") else { return };
+    let staging = open(Path::new(&dir), &Disk::new(), "boot");
+    let file = staging.create_overlay(FILE, BaseKind::Remote, 0).expect("created");
+    for number in 0..u8::MAX {
+        file.write(u64::from(number), &[number]).expect("written");
+        std::fs::write(Path::new(&dir).join("answered"), [number]).expect("written");
+    }
+}
+
+#[cfg(debug_assertions)]
+#[test]
+fn a_killed_process_leaves_every_answered_write() {
+    use std::os::unix::process::ExitStatusExt;
+    for target in ["staging.write:100", "staging.map.append:100"] {
+        let dir = tempfile::tempdir().expect("a directory");
+        let status = std::process::Command::new(std::env::current_exe().expect("this test"))
+            .args(["--exact", "content::staging::tests::child_of_the_kill_test"])
+            .env("ONEDRIVEFS_TEST_STAGING_DIR", dir.path())
+            .env("ONEDRIVEFS_TEST_CRASH", target)
+            .stdout(std::process::Stdio::null())
+            .status()
+            .expect("the child runs");
+        assert_eq!(status.signal(), Some(libc::SIGKILL));
+        let answered = std::fs::read(dir.path().join("answered")).expect("read")[0];
+        assert_eq!(answered, 98);
+        let loaded = open(dir.path(), &Disk::new(), "boot").load(FILE).expect("loaded");
+        assert_eq!(read_all(&loaded.file), (0..=answered).collect::<Vec<u8>>());
     }
 }
 
