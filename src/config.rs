@@ -125,7 +125,7 @@ impl MountSettings {
             cache_size: said.cache_size.unwrap_or(20 << 30),
             min_free: said.min_free.unwrap_or(2 << 30),
             settle: said.settle.unwrap_or(Duration::from_secs(2)),
-            poll_interval: said.poll_interval.unwrap_or(Duration::from_secs(60)),
+            poll_interval: said.poll_interval.unwrap_or(Duration::from_secs(30)),
             drain_timeout: said.drain_timeout.unwrap_or(Duration::from_secs(60)),
             request_rate: said.request_rate.unwrap_or(10),
             request_burst: said.request_burst.unwrap_or(600),

@@ -68,7 +68,7 @@ pub const KEYS: &[Key] = &[
     key("cache-size", "20GiB", "most bytes of content in the cache"),
     key("min-free", "2GiB", "bytes that stay free on the cache's disk"),
     key("settle", "2s", "how long a changed file stays quiet before it is sent"),
-    key("poll-interval", "60s", "longest time between two looks for remote changes"),
+    key("poll-interval", "30s", "longest time between two looks for remote changes"),
     key("drain-timeout", "60s", "how long an unmount sends what is unsent"),
     key("request-rate", "10", "requests per second, sustained"),
     key("request-burst", "600", "requests that may go out at once"),

@@ -45,6 +45,9 @@ pub(super) fn run_demo(
         state_dir: Some(state_dir),
         cache_dir: Some(cache_dir),
         graph_url: Some(service.parse().expect("an address of our own making is well formed")),
+        // The emulated service throttles nobody.
+        request_rate: Some(10_000),
+        request_burst: Some(10_000),
         ..Choices::default()
     };
     let environment = Environment::of_process().without_settings();

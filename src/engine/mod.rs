@@ -31,7 +31,7 @@ mod world;
 mod testing;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -150,6 +150,8 @@ struct Inner {
     hurry: AtomicU32,
     looked: AtomicU64,
     looks: AtomicU64,
+    /// The whole drive was read once, now or in an earlier run.
+    enumerated: AtomicBool,
     changes: Arc<Semaphore>,
     upload_slots: Arc<Semaphore>,
     listings: DashMap<NodeId, Arc<tokio::sync::Mutex<()>>>,
@@ -198,6 +200,7 @@ impl Engine {
             hurry: AtomicU32::new(0),
             looked: AtomicU64::new(0),
             looks: AtomicU64::new(0),
+            enumerated: AtomicBool::new(false),
             listings: DashMap::new(),
             in_flight: Mutex::default(),
             uploads: Mutex::default(),
@@ -438,7 +441,7 @@ impl Inner {
 
     /// The newest look at the whole drive; none before the first enumeration ended.
     fn looked(&self) -> Option<u64> {
-        self.is_enumerated().then(|| self.looked.load(Ordering::Acquire))
+        self.enumerated.load(Ordering::Acquire).then(|| self.looked.load(Ordering::Acquire))
     }
 
     fn set_looked(&self, sent_seq: u64) {
@@ -457,7 +460,7 @@ impl Inner {
     /// The service answered.
     fn connected(&self) {
         let mut link = lock(&self.link);
-        let next = if self.is_enumerated() { State::Online } else { State::Enumerating };
+        let next = if self.enumerated.load(Ordering::Acquire) { State::Online } else { State::Enumerating };
         if link.state != next {
             tracing::info!(from = ?link.state, to = ?next, "the service answers");
             *link = Link { state: next, trouble: None };

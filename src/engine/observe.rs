@@ -200,6 +200,8 @@ impl Engine {
                 tx.set_all_listed()?;
                 tx.set_meta(ENUMERATED, Some("1"))
             })?;
+            self.0.enumerated.store(true, std::sync::atomic::Ordering::Release);
+            self.0.connected();
         }
         self.0.set_looked(sent_seq);
         self.0.wake.notify_one();
@@ -393,9 +395,9 @@ impl Inner {
         text.parse().ok().map(Timestamp)
     }
 
-    /// Whether the whole drive was read once.
-    pub(super) fn is_enumerated(&self) -> bool {
-        self.store.meta(ENUMERATED).ok().flatten().is_some()
+    /// Whether the whole drive was read once, as an earlier run recorded it.
+    pub(super) fn was_enumerated(&self) -> Result<bool, StoreError> {
+        Ok(self.store.meta(ENUMERATED)?.is_some())
     }
 }
 

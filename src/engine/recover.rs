@@ -26,6 +26,7 @@ impl Engine {
     /// Before anything else: unlinks what was to be unlinked, and adopts staged content without a row as
     /// recovered files. Nothing is ever collected that was not recorded as unneeded.
     pub fn recover(&self) -> Result<(), RecoverError> {
+        self.0.enumerated.store(self.0.was_enumerated()?, std::sync::atomic::Ordering::Release);
         self.0.clean_up()?;
         let named: BTreeSet<u64> = self.0.store.staged()?.into_iter().chain(self.0.store.kept()?).collect();
         for entry in self.0.staging.list()? {

@@ -6,7 +6,7 @@ use super::Inner;
 use super::op::Send;
 use super::planner::{AttemptState, Folder, Item, Occupant, World};
 use crate::model::{NodeId, Timestamp, names};
-use crate::store::{Durability, Node, StoreError, Tx};
+use crate::store::{Node, StoreError, Tx};
 
 impl Inner {
     /// The world as the planner sees it, read in one transaction.
@@ -19,7 +19,7 @@ impl Inner {
             looked: self.looked(),
             ..World::default()
         };
-        self.store.write(Durability::Process, |tx| {
+        self.store.inspect(|tx| {
             let attempts = attempts(tx)?;
             for node in tx.dirty()? {
                 let attempt = if in_flight.contains(&node.id) {

@@ -11,6 +11,7 @@
 
 mod cache;
 mod lock;
+mod log;
 mod rows;
 mod schema;
 mod tx;
@@ -98,6 +99,7 @@ pub struct Store {
     next_reader: AtomicU64,
     sequence: AtomicU64,
     cache: cache::Cache,
+    log: log::Log,
     path: PathBuf,
 }
 
@@ -138,6 +140,7 @@ impl Store {
             next_reader: AtomicU64::new(0),
             sequence: AtomicU64::new(sequence),
             cache: cache::Cache::new(),
+            log: log::Log::open(&path)?,
             path,
         };
         store.write(Durability::Process, |tx| tx.ensure_root())?;
@@ -161,18 +164,32 @@ impl Store {
         durability: Durability,
         change: impl FnOnce(&mut Tx<'_>) -> Result<T, E>,
     ) -> Result<Committed<T>, E> {
+        let committed = {
+            let mut writer = lock(&self.writer);
+            let transaction = writer
+                .transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)
+                .map_err(StoreError::from)?;
+            let mut tx = Tx::new(transaction, self.sequence.load(Ordering::Acquire));
+            let value = change(&mut tx)?;
+            let done = tx.commit()?;
+            self.sequence.store(done.sequence, Ordering::Release);
+            self.cache.committed(done.coarse, &done.touched, &done.changes);
+            Committed { value, changes: done.changes }
+        };
+        if durability == Durability::Power {
+            self.log.sync(&self.path)?;
+        }
+        Ok(committed)
+    }
+
+    /// Looks at several things as of one moment; whatever `look` changes is undone.
+    pub fn inspect<T>(
+        &self,
+        look: impl FnOnce(&mut Tx<'_>) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
         let mut writer = lock(&self.writer);
-        let level = if durability == Durability::Power { "FULL" } else { "NORMAL" };
-        writer.pragma_update(None, "synchronous", level).map_err(StoreError::from)?;
-        let transaction = writer
-            .transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)
-            .map_err(StoreError::from)?;
-        let mut tx = Tx::new(transaction, self.sequence.load(Ordering::Acquire));
-        let value = change(&mut tx)?;
-        let done = tx.commit()?;
-        self.sequence.store(done.sequence, Ordering::Release);
-        self.cache.committed(done.coarse, &done.touched, &done.changes);
-        Ok(Committed { value, changes: done.changes })
+        let transaction = writer.transaction_with_behavior(rusqlite::TransactionBehavior::Deferred)?;
+        look(&mut Tx::new(transaction, self.sequence.load(Ordering::Acquire)))
     }
 
     /// The local sequence number: grows with every change; a request notes it when it is sent.
