@@ -10,6 +10,7 @@ use tracing::warn;
 
 use super::backing::{self, Backing, PAGE};
 use super::blocking::Blocking;
+use super::error::ContentError;
 use super::fetch::Fetch;
 use super::file::{CachedFile, Ident};
 use super::key::{ContentKey, ItemHash};
@@ -120,7 +121,9 @@ impl Cache {
             }
         }
         let ident = Ident { key: Arc::new(key.clone()), name };
-        let file = Arc::new(CachedFile::new(self.shared.clone(), ident, State::new(blocks, loaded)));
+        let mut state = State::new(blocks, loaded);
+        state.is_adopted |= table.is_adopted(&name);
+        let file = Arc::new(CachedFile::new(self.shared.clone(), ident, state));
         self.shared.opened(&mut table, name, &file);
         file
     }
@@ -129,8 +132,8 @@ impl Cache {
     ///
     /// Links it where cache and `path` share a file system, else copies. Its bytes must never change again,
     /// under whatever name. Replaces what the cache had of `key`, unless that is open. Waits for the disk.
-    /// Does not check the bytes against the hashes of the key.
-    /// `StorageFull` if the cache has no room, `InvalidInput` if the length is not that of the key.
+    /// `StorageFull` if the cache has no room, `InvalidInput` if the length is not that of the key, `InvalidData`
+    /// if the bytes do not have its hash: the service stored something else.
     pub fn adopt(&self, key: &ContentKey, path: &Path) -> io::Result<Arc<CachedFile>> {
         let shared = &self.shared;
         let stat = shared.disk.stat(path)?;
@@ -152,12 +155,16 @@ impl Cache {
         if made.is_err() {
             backing::remove(&shared.disk, &paths)?;
         }
-        let backing = made?;
-        drop(backing);
+        drop(made?);
+        shared.table().adopt(name);
         let file = self.file(key);
-        file.trust_fresh();
+        file.adopted();
         promise.keep(&file);
-        Ok(file)
+        match file.verify_now() {
+            Ok(()) => Ok(file),
+            Err(ContentError::Disk(error)) => Err(io::Error::new(error.kind(), error)),
+            Err(error) => Err(io::Error::new(io::ErrorKind::InvalidData, error)),
+        }
     }
 
     fn take_in(&self, key: &ContentKey, path: &Path) -> io::Result<Backing> {

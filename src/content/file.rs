@@ -205,7 +205,11 @@ impl CachedFile {
                 if !state.present.has_all(first, end) || state.health == Health::Damaged {
                     return None;
                 }
-                if state.trusted.has_all(first, end) {
+                let was_written = state.was_written();
+                if was_written {
+                    drop(state);
+                    self.write_state().doubt();
+                } else if state.trusted.has_all(first, end) {
                     let backing = state.backing.clone()?;
                     match backing.read(range) {
                         Ok(bytes) => return Some(bytes),

@@ -39,6 +39,8 @@ pub(super) struct State {
     epoch: u64,
     /// The data file's time of change as we left it.
     mtime: i128,
+    /// Others may have the data file open: it is looked at before each read, and never changed.
+    pub is_adopted: bool,
     pub memory_only: bool,
     pub health: Health,
     pub verified: bool,
@@ -72,6 +74,7 @@ impl State {
             summed: Bits::new(blocks),
             epoch: 0,
             mtime: 0,
+            is_adopted: false,
             memory_only: false,
             health: Health::Fresh,
             verified: false,
@@ -110,7 +113,21 @@ impl State {
     fn note_mtime(&mut self) {
         if let Some(stat) = self.backing.as_ref().and_then(|backing| backing.data().stat().ok()) {
             self.mtime = stat.mtime_nanos;
+            self.is_adopted |= stat.links > 1;
         }
+    }
+
+    /// Someone wrote to the file after we took it over.
+    pub fn was_written(&self) -> bool {
+        let mtime = |backing: &Arc<Backing>| backing.data().stat().map(|stat| stat.mtime_nanos);
+        self.is_adopted
+            && self.backing.as_ref().is_some_and(|backing| mtime(backing).ok() != Some(self.mtime))
+    }
+
+    /// Trusts no block before it was checked again.
+    pub fn doubt(&mut self) {
+        self.trusted.clear_all();
+        self.note_mtime();
     }
 
     fn add_sum(&mut self, block: u64, sum: [u8; 20]) {
@@ -237,10 +254,11 @@ impl CachedFile {
         }
     }
 
-    /// All blocks were just read to make the map.
-    pub(super) fn trust_fresh(&self) {
+    /// All blocks were just read to make the map; someone else had the file open before.
+    pub(super) fn adopted(&self) {
         let mut state = self.write_state();
         state.trusted = state.present.clone();
+        state.note_mtime();
     }
 
     pub(super) fn trust_all(&self) {
@@ -259,11 +277,12 @@ impl CachedFile {
         let before = state.present.ones();
         let Some(backing) = state.backing.clone() else { return state.clear_blocks(first, end) };
         let erased = match backing.is_shared() {
-            Ok(false) => backing.erase(first, end),
+            Ok(false) if !state.is_adopted => backing.erase(first, end),
             // Adopted bytes have another owner: let go of the file instead of changing it.
-            Ok(true) | Err(_) => {
+            Ok(_) | Err(_) => {
                 state.clear();
                 state.backing = None;
+                state.is_adopted = false;
                 let paths = self.ident().name.paths(self.shared().root());
                 super::backing::remove(&self.shared().disk, &paths)
             }
@@ -300,8 +319,7 @@ impl CachedFile {
         match (on_disk, ours) {
             (Ok(found), Ok(ours)) if found.ino == ours.ino && ours.len == self.size() => {
                 if ours.mtime_nanos != state.mtime {
-                    state.trusted.clear_all();
-                    state.mtime = ours.mtime_nanos;
+                    state.doubt();
                 }
             }
             _ if state.doomed => {}

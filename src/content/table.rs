@@ -46,6 +46,8 @@ pub(super) struct Table {
     used: u64,
     promised: u64,
     pinned: HashSet<ItemHash>,
+    /// Contents whose files this process took over: others may still have them open, so they go whole.
+    adopted: HashSet<Name>,
     scanned: bool,
     trashed: u64,
 }
@@ -99,6 +101,7 @@ impl Shared {
             used: 0,
             promised: 0,
             pinned: HashSet::new(),
+            adopted: HashSet::new(),
             scanned: false,
             trashed: 0,
         };
@@ -226,7 +229,7 @@ impl Shared {
         if table.is_kept(&name) {
             return;
         }
-        match punch(self) {
+        match if table.is_adopted(&name) { Ok(0) } else { punch(self) } {
             Ok(0) | Err(_) => {
                 drop(table);
                 self.evict(name);
@@ -392,6 +395,14 @@ impl Table {
         self.is_open(name) || self.pinned.contains(&name.item)
     }
 
+    pub fn adopt(&mut self, name: Name) {
+        self.adopted.insert(name);
+    }
+
+    pub fn is_adopted(&self, name: &Name) -> bool {
+        self.adopted.contains(name)
+    }
+
     pub fn grow(&mut self, name: Name, bytes: u64) {
         self.used += bytes;
         *self.lru.get_or_insert_mut(name, || 0) += bytes;
@@ -407,6 +418,7 @@ impl Table {
 
     /// Takes a content out of the books; tells its bytes.
     pub fn forget(&mut self, name: &Name) -> u64 {
+        self.adopted.remove(name);
         let bytes = self.lru.pop(name).unwrap_or(0);
         self.used -= bytes;
         bytes
@@ -414,9 +426,13 @@ impl Table {
 
     /// Carries the bytes of one name over to another.
     pub fn rename(&mut self, old: &Name, new: Name) {
+        let adopted = self.is_adopted(old);
         let bytes = self.forget(old);
         self.forget(&new);
         self.grow(new, bytes);
+        if adopted {
+            self.adopt(new);
+        }
         if let Some(file) = self.open.remove(old) {
             self.open.insert(new, file);
         }

@@ -531,6 +531,40 @@ async fn adopted_content_is_complete_and_its_source_stays() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_the_service_stored_differently_is_not_adopted() {
+    let dir = dir();
+    let (cache, fake) = cache(&dir.path().join("cache"));
+    let key = hashed_key("a", 2 * MIB);
+    let path = dir.path().join("sealed");
+    std::fs::write(&path, vec![7; 2 << 20]).expect("written");
+    let error = cache.adopt(&key, &path).expect_err("another hash");
+    assert_eq!(error.kind(), std::io::ErrorKind::InvalidData);
+    assert_eq!(std::fs::read(&path).expect("still there"), vec![7; 2 << 20]);
+    let file = cache.file(&key);
+    let bytes = file.read(ByteRange::new(0, 9), &file.reader()).await.expect("read");
+    assert_eq!((bytes.to_vec(), fake.requests().len()), (bytes_of(&key, ByteRange::new(0, 9)), 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_late_write_to_an_adopted_file_is_noticed() {
+    let dir = dir();
+    let (cache, _) = cache(&dir.path().join("cache"));
+    let key = hashed_key("a", MIB);
+    let whole = ByteRange::new(0, MIB);
+    let path = dir.path().join("sealed");
+    std::fs::write(&path, bytes_of(&key, whole)).expect("written");
+    let late = std::fs::OpenOptions::new().read(true).write(true).open(&path).expect("open");
+    let file = cache.adopt(&key, &path).expect("adopted");
+    std::fs::remove_file(&path).expect("unlinked");
+    late.write_all_at(b"late", 10).expect("written");
+    late.set_modified(std::time::SystemTime::UNIX_EPOCH).expect("another time, however coarse the clock");
+    assert_eq!(file.read(whole, &file.reader()).await.expect("read"), bytes_of(&key, whole));
+    let mut mine = [0; 4];
+    late.read_exact_at(&mut mine, 10).expect("read");
+    assert_eq!(&mine, b"late", "nor is it taken from whoever still has the file open");
+}
+
+#[tokio::test(start_paused = true)]
 async fn forgotten_content_is_read_until_its_last_holder_lets_go() {
     let dir = dir();
     let (cache, fake) = cache(dir.path());

@@ -27,6 +27,13 @@ pub enum Base {
     Sealed(Arc<StagingFile>),
 }
 
+/// A base, and the reads of it that no handle's reader makes.
+#[derive(Clone, Debug)]
+struct Attached {
+    base: Base,
+    reader: Option<Arc<Reader>>,
+}
+
 /// One staged content. Calls that write wait for the disk but never for the network.
 ///
 /// Each write is atomic towards the reads of this object, and durable against `kill -9` when it returns.
@@ -35,7 +42,7 @@ pub struct StagingFile {
     shared: Arc<Shared>,
     id: StagingId,
     inner: RwLock<Inner>,
-    base: Mutex<Option<Base>>,
+    base: Mutex<Option<Attached>>,
     /// Moves with every change of bytes or length.
     generation: AtomicU64,
     sealed: AtomicBool,
@@ -96,7 +103,11 @@ impl StagingFile {
 
     /// Where the bytes it does not have are to be read.
     pub fn attach(&self, base: Base) {
-        *self.lock_base() = Some(base);
+        let reader = match &base {
+            Base::Remote(file) => Some(Arc::new(file.reader())),
+            Base::Sealed(_) => None,
+        };
+        *self.lock_base() = Some(Attached { base, reader });
     }
 
     /// Puts another base with the same bytes under it: the sealed content it lay over was uploaded.
@@ -205,7 +216,8 @@ impl StagingFile {
 
     /// The bytes of `range` (cut to the length), fetching those of the base.
     ///
-    /// Ready at the first poll when nothing must be fetched. `reader` is the handle's reader of a remote base.
+    /// Ready at the first poll when nothing must be fetched. `reader` is the handle's reader of a remote
+    /// base, if it has one of its own.
     pub async fn read(&self, range: ByteRange, reader: Option<&Reader>) -> Result<Bytes, StagingError> {
         let mut base_bytes = BaseBytes::default();
         loop {
@@ -224,9 +236,9 @@ impl StagingFile {
     }
 
     async fn read_base(&self, range: ByteRange, reader: Option<&Reader>) -> Result<Bytes, StagingError> {
-        let base = self.lock_base().clone().ok_or(ContentError::NoBase)?;
+        let Attached { base, reader: own } = self.lock_base().clone().ok_or(ContentError::NoBase)?;
         let bytes = match base {
-            Base::Remote(file) => match reader {
+            Base::Remote(file) => match reader.or(own.as_deref()) {
                 Some(reader) => file.read(range, reader).await?,
                 None => file.read(range, &file.reader()).await?,
             },
@@ -243,8 +255,8 @@ impl StagingFile {
     /// and win. Cancel-safe: what was filled stays filled.
     pub async fn fill_from_base(self: &Arc<Self>) -> Result<(), StagingError> {
         let remote = match &*self.lock_base() {
-            Some(Base::Remote(file)) => Some(file.reader()),
-            Some(Base::Sealed(_)) | None => None,
+            Some(Attached { base: Base::Remote(file), .. }) => Some(file.reader()),
+            Some(Attached { base: Base::Sealed(_), .. }) | None => None,
         };
         while let Some(gap) = self.first_gap() {
             let range = ByteRange::at(gap.start, FILL).intersect(&gap);
@@ -376,7 +388,7 @@ impl StagingFile {
         self.inner.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn lock_base(&self) -> MutexGuard<'_, Option<Base>> {
+    fn lock_base(&self) -> MutexGuard<'_, Option<Attached>> {
         self.base.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
