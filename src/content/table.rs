@@ -229,7 +229,8 @@ impl Shared {
         if table.is_kept(&name) {
             return;
         }
-        match if table.is_adopted(&name) { Ok(0) } else { punch(self) } {
+        let punched = if table.is_adopted(&name) { Ok(0) } else { punch(self) };
+        match punched {
             Ok(0) | Err(_) => {
                 drop(table);
                 self.evict(name);
