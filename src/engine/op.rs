@@ -117,6 +117,15 @@ impl Send {
         }
     }
 
+    /// The folder it puts an item into.
+    pub fn target_folder(&self) -> Option<&ItemId> {
+        match self {
+            Self::Mkdir { parent, .. } | Self::Create { parent, .. } => Some(parent),
+            Self::Move { parent, .. } => parent.as_ref(),
+            Self::Replace { .. } | Self::SetTime { .. } | Self::Delete { .. } => None,
+        }
+    }
+
     /// The operation's name in logs.
     pub fn label(&self) -> &'static str {
         match self {

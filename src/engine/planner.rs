@@ -9,8 +9,9 @@
 //! - A remote view that moved away from the base is settled before anything is sent.
 //! - A name is taken on the service only after whoever holds it has left; circles of names go through one
 //!   temporary name.
-//! - A folder is deleted only when all that is known below it was deleted here, and after a look at the
-//!   service that was sent later than the last unlink.
+//! - A folder is deleted only when all that is known below it was deleted here, nothing is on its way into
+//!   it, and after a look at the service that was sent later than the last unlink.
+//! - An item that moved to another row waits for the answer to what was sent for it from its former row.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -80,6 +81,8 @@ pub struct World {
     pub folders: BTreeMap<NodeId, Folder>,
     /// Clean holders of wanted names, by folder and folded name.
     pub occupants: BTreeMap<(NodeId, String), Occupant>,
+    /// What was sent for dirty nodes without an answer so far, whether in flight or unknown.
+    pub sent: BTreeMap<NodeId, Send>,
     /// Wall time.
     pub now: Timestamp,
     /// Nanoseconds that a change rests before it is sent.
@@ -139,6 +142,10 @@ struct Planner<'a> {
     unsent_below: BTreeSet<NodeId>,
     /// Dirty nodes by the folder they are in on the service, and by their folded name there.
     remotely: BTreeMap<NodeId, BTreeMap<String, Vec<NodeId>>>,
+    /// Items that something without an answer changes, and for which node it was sent.
+    claimed: BTreeMap<&'a ItemId, NodeId>,
+    /// Folders into which something without an answer puts an item.
+    awaiting: BTreeSet<&'a ItemId>,
 }
 
 impl<'a> Planner<'a> {
@@ -150,7 +157,15 @@ impl<'a> Planner<'a> {
                 remotely.entry(*parent).or_default().entry(folded).or_default().push(id);
             }
         }
-        Self { world, plan: Plan::default(), unsent_below: folders_with_unsent(world), remotely }
+        let claims = world.sent.iter().filter_map(|(&id, send)| Some((send.item()?, id)));
+        Self {
+            world,
+            plan: Plan::default(),
+            unsent_below: folders_with_unsent(world),
+            remotely,
+            claimed: claims.collect(),
+            awaiting: world.sent.values().filter_map(Send::target_folder).collect(),
+        }
     }
 
     fn step(&mut self, id: NodeId, item: &'a Item) -> Option<Op> {
@@ -168,6 +183,9 @@ impl<'a> Planner<'a> {
         if item.node.remote.is_none() && item.node.base.is_none() && local.deleted {
             return (!item.open).then_some(Op::Forget);
         }
+        if self.is_claimed(id, item) {
+            return None;
+        }
         if let Some(settled) = self.settle(id, item) {
             return settled;
         }
@@ -178,6 +196,13 @@ impl<'a> Planner<'a> {
             return None;
         }
         if local.deleted { self.delete(id, item) } else { self.send(id, item) }
+    }
+
+    /// Whether the item was another node's when something was sent for it that has no answer yet: until then
+    /// nobody knows what the item is.
+    fn is_claimed(&self, id: NodeId, item: &Item) -> bool {
+        let claim = item.node.remote.as_ref().and_then(|view| self.claimed.get(&view.item));
+        claim.is_some_and(|&by| by != id)
     }
 
     /// True once `at` has come; else remembers to wake then.
@@ -238,6 +263,9 @@ impl<'a> Planner<'a> {
         }
         let folder = item.node.kind.is_directory();
         if folder {
+            if self.awaiting.contains(&remote.item) {
+                return None;
+            }
             let known = self.world.folders.get(&id);
             if known.is_some_and(|folder| folder.has_children) {
                 let notice = Some("deleted here, but something new appeared inside: it is back");
@@ -270,6 +298,9 @@ impl<'a> Planner<'a> {
             for (child, item) in self.remote_children(folder) {
                 let local = local(item);
                 if self.world.looked.is_none() || !local.deleted || item.open || item.attempt.is_some() {
+                    return false;
+                }
+                if item.node.remote.as_ref().is_some_and(|view| self.awaiting.contains(&view.item)) {
                     return false;
                 }
                 newest = newest.max(local.changed_seq);

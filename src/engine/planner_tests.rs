@@ -289,3 +289,15 @@ fn a_change_that_was_undone_sends_nothing() {
     add(&mut world, 10, NodeKind::File, Some(remote_at("I", ROOT, "a", 1)), local_at(ROOT, "a"));
     assert_eq!(ops(&world), [(10, Op::Settle(Outcome::TakeRemote { notice: None }))]);
 }
+
+#[test]
+fn an_item_that_changed_rows_waits_for_what_its_former_row_has_sent() {
+    let mut world = world();
+    let id = add(&mut world, 10, NodeKind::File, Some(remote_at("I", ROOT, "a", 1)), local_at(ROOT, "b"));
+    let send = Send::SetTime { item: ItemId::new("I"), mtime: Timestamp(1), if_match: None };
+    world.sent.insert(NodeId(11), send.clone());
+    assert_eq!(ops(&world), []);
+    world.sent.clear();
+    world.sent.insert(id, send);
+    assert_eq!(ops(&world).len(), 1);
+}

@@ -4,7 +4,7 @@ use super::Inner;
 use super::apply::{Applier, Effects, Seen, Source, content_key, is_rewritten, merged, view_of};
 use super::op::Send;
 use super::settle::discard_item;
-use crate::model::{ItemKind, NodeId, RemoteItem, Timestamp};
+use crate::model::{ItemId, ItemKind, NodeId, RemoteItem, Timestamp};
 use crate::store::{Attempt, Durability, LocalView, Node, NodeKind, Parked, RemoteView, StoreError, Tx};
 
 impl Inner {
@@ -98,15 +98,17 @@ fn record_item(
         None => None,
     };
     let name = item.name.clone().unwrap_or_default();
-    let Some(node) = tx.find(id)? else {
-        // The row went away while its item was being made: nobody wants the item.
-        return discard_item(tx, &view_of(item, parent, name), kind_of(item), now);
+    let node = tx.find(id)?;
+    let Some(node) = node.filter(|node| still_has(node, send)) else {
+        return match send.item() {
+            Some(sent) => record_elsewhere(tx, sent, item, (seq, now), applier),
+            // Nobody wants what was made: its row went away, or took another item over (save by rename).
+            None => discard_item(tx, &view_of(item, parent, name), kind_of(item), now),
+        };
     };
-    if node.remote.as_ref().is_some_and(|view| view.item != item.id) {
-        // The row took another item over meanwhile (save by rename).
-        return discard_item(tx, &view_of(item, parent, name), kind_of(item), now);
+    if !displace_twin(tx, id, item)? {
+        return Ok(());
     }
-    displace_twin(tx, id, item)?;
     let view = match &node.remote {
         Some(old) => merged(old, item, parent.or(old.parent)),
         None => view_of(item, parent, name),
@@ -128,12 +130,47 @@ fn record_item(
     finish_local(tx, &node, local, &view, send)
 }
 
+/// Whether the row still is the one that the operation was for: for an item that it has, or for none.
+fn still_has(node: &Node, send: &Send) -> bool {
+    let view = node.remote.as_ref().or(node.base.as_ref().filter(|_| send.item().is_some()));
+    view.map(|view| &view.item) == send.item()
+}
+
+/// The item went to another row while the request was on its way (save by rename): that row's change started
+/// from the state that the request has made.
+fn record_elsewhere(
+    tx: &mut Tx<'_>,
+    sent: &ItemId,
+    item: &RemoteItem,
+    (seq, now): (u64, Timestamp),
+    applier: &mut Applier<'_>,
+) -> Result<(), StoreError> {
+    let Some(Node { id, remote: Some(old), base, local, .. }) = tx.by_item(sent)? else {
+        return applier.apply(tx, item, Seen { source: Source::Direct, sent_seq: seq, now });
+    };
+    let parent = match &item.parent {
+        Some(parent) => Some(tx.node_of_item(parent)?),
+        None => old.parent,
+    };
+    let view = merged(&old, item, parent);
+    tx.set_remote(id, Some(&view))?;
+    tx.set_own(id, seq, now)?;
+    if local.is_some() && base.as_ref() == Some(&old) {
+        tx.set_base(id, Some(&view))?;
+    }
+    Ok(())
+}
+
 /// A page of changes may have introduced the same item under a row of its own before our answer came: our
-/// row, which programs may hold open, keeps it.
-fn displace_twin(tx: &mut Tx<'_>, id: NodeId, item: &RemoteItem) -> Result<(), StoreError> {
-    let Some(twin) = tx.by_item(&item.id)?.filter(|twin| twin.id != id) else { return Ok(()) };
+/// row, which programs may hold open, takes it. False if that row has unsent changes of its own: it keeps it.
+fn displace_twin(tx: &mut Tx<'_>, id: NodeId, item: &RemoteItem) -> Result<bool, StoreError> {
+    let Some(twin) = tx.by_item(&item.id)?.filter(|twin| twin.id != id) else { return Ok(true) };
+    if twin.local.is_some() {
+        return Ok(false);
+    }
     tx.adopt_children(twin.id, id)?;
-    tx.remove(twin.id)
+    tx.remove(twin.id)?;
+    Ok(true)
 }
 
 /// What of the local view is still unsent after the operation.
@@ -173,6 +210,13 @@ fn record_deleted(
     let seq = tx.next_sequence();
     if let Some(item) = send.item() {
         tx.put_tombstone(item, seq)?;
+    }
+    if let Some(item) = send.item()
+        && let Some(heir) = tx.by_item(item)?.filter(|heir| heir.id != id)
+    {
+        // The item went to another row while the request was on its way (made again): that is a new file now.
+        tx.set_remote(heir.id, None)?;
+        tx.set_base(heir.id, None)?;
     }
     let mut stack = vec![id];
     let mut gone = Vec::new();

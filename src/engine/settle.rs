@@ -3,7 +3,7 @@
 use super::apply::{Applier, fresh_local};
 use super::conflict::{NameTaken, Outcome};
 use crate::model::{NodeId, Timestamp, names};
-use crate::store::{LocalView, Node, StoreError, Tx};
+use crate::store::{LocalView, Node, NodeKind, StoreError, Tx};
 
 /// Who we are and when it is, for the names of conflict copies.
 #[derive(Clone, Debug)]
@@ -152,10 +152,15 @@ fn merge(tx: &mut Tx<'_>, node: &Node, other: NodeId) -> Result<(), StoreError> 
 pub(super) fn discard_item(
     tx: &mut Tx<'_>,
     view: &crate::store::RemoteView,
-    kind: crate::store::NodeKind,
+    kind: NodeKind,
     now: Timestamp,
 ) -> Result<(), StoreError> {
-    let ghost = tx.insert(kind)?;
+    let ghost = match tx.by_item(&view.item)? {
+        // A page of changes introduced it already; what it has by now is not ours to delete.
+        Some(seen) if seen.local.is_some() || kind != NodeKind::File => return Ok(()),
+        Some(seen) => seen.id,
+        None => tx.insert(kind)?,
+    };
     let seq = tx.next_sequence();
     let parent = view.parent.unwrap_or(NodeId::ROOT);
     let local = fresh_local(parent, view.name.clone(), now, seq);

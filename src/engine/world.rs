@@ -20,12 +20,14 @@ impl Inner {
             ..World::default()
         };
         self.store.inspect(|tx| {
-            let attempts = attempts(tx)?;
+            let mut attempts = attempts(tx)?;
             for node in tx.dirty()? {
+                let sent = attempts.remove(&node.id);
+                world.sent.extend(sent.clone().map(|sent| (node.id, sent)));
                 let attempt = if in_flight.contains(&node.id) {
                     Some(AttemptState::InFlight)
                 } else {
-                    attempts.get(&node.id).cloned().map(AttemptState::Unknown)
+                    sent.map(AttemptState::Unknown)
                 };
                 let (open, writer) = (self.open.is_open(node.id), self.open.has_writer(node.id));
                 world.dirty.insert(node.id, Item { node, attempt, open, writer });

@@ -90,6 +90,14 @@ impl Body {
         Ok(Self::Staged(Staged(file)))
     }
 
+    /// Whether the cache has these bytes under another name of the same file: they must not change.
+    pub fn is_shared(&self) -> Result<bool, VfsError> {
+        match self {
+            Self::Staged(own) => Ok(own.0.stat().map_err(VfsError::Io)?.links > 1),
+            Self::Empty | Self::Clean(_) => Ok(false),
+        }
+    }
+
     /// Takes changes again: the store no longer says that it is sealed.
     pub fn unsealed(self) -> Self {
         if let Self::Staged(own) = &self {

@@ -215,7 +215,7 @@ impl State {
                     Body::Staged(own) if own.content() == content => self.body.clone(),
                     _ => Body::staged(drive, node, content)?,
                 };
-                if !sealed || !is_being_sent(tx, node.id, content)? {
+                if !sealed || !(is_being_sent(tx, node.id, content)? || current.is_shared()?) {
                     return Ok((content, current.unsealed()));
                 }
                 current

@@ -1,4 +1,5 @@
 //! One machine: the whole program but the kernel, over the emulator, in one process on a paused clock.
+#![allow(dead_code, reason = "each test crate uses a part")]
 
 use std::ffi::OsStr;
 use std::path::{Component, Path};

@@ -1,0 +1,167 @@
+//! What happens to unsent content when something else happens while a request is on its way.
+
+mod sync_support;
+
+use std::time::Duration;
+
+use onedrivefs::emulator::{Fault, FaultAction, Flavour};
+use sync_support::{Machine, Service};
+
+const FLAVOURS: [Flavour; 3] = [Flavour::Personal, Flavour::Business, Flavour::DocumentLibrary];
+
+fn file(path: &str, content: &str) -> (String, Option<String>) {
+    (path.into(), Some(content.into()))
+}
+
+fn folder(path: &str) -> (String, Option<String>) {
+    (path.into(), None)
+}
+
+/// The answer to the next request of this method whose path contains `path` is held back until released.
+fn hold_answer(service: &Service, method: &str, path: &str) {
+    fault(service, method, path, 1, FaultAction::Stall { after: true });
+}
+
+fn fault(service: &Service, method: &str, path: &str, count: u32, action: FaultAction) {
+    service.control.inject(Fault {
+        method: Some(method.into()),
+        path: Some(path.into()),
+        op: None,
+        skip: 0,
+        count: Some(count),
+        action,
+    });
+}
+
+/// Until the request that is held up is on its way.
+async fn under_way() {
+    tokio::time::sleep(Duration::from_secs(5)).await;
+}
+
+/// As a program that writes aside and renames over.
+async fn save(machine: &Machine, path: &str, content: &str) {
+    let aside = format!("{path}.new");
+    machine.write(&aside, content).await;
+    machine.rename(&aside, path).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_save_by_rename_during_the_upload_of_the_former_save_is_what_the_service_gets() {
+    for flavour in FLAVOURS {
+        let service = Service::new(flavour);
+        service.write_elsewhere("doc.txt", "base");
+        let machine = service.machine().await;
+        machine.look().await;
+        let before = service.control.id_of("doc.txt");
+        machine.write("doc.txt", "first save").await;
+        hold_answer(&service, "PUT", "content");
+        under_way().await;
+        save(&machine, "doc.txt", "second save").await;
+        service.control.release_stalls();
+        machine.sync().await;
+        machine.look().await;
+        assert_eq!(service.tree(), [file("doc.txt", "second save")]);
+        assert_eq!(machine.read("doc.txt").await.unwrap(), "second save");
+        assert_eq!(service.control.id_of("doc.txt"), before);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_save_that_moves_the_file_aside_during_its_upload_is_what_the_service_gets() {
+    for flavour in FLAVOURS {
+        let service = Service::new(flavour);
+        service.write_elsewhere("doc.txt", "base");
+        let machine = service.machine().await;
+        machine.look().await;
+        machine.write("doc.txt", "first save").await;
+        hold_answer(&service, "PUT", "content");
+        under_way().await;
+        machine.rename("doc.txt", "doc.txt~").await.unwrap();
+        machine.write("doc.txt", "second save").await;
+        machine.unlink("doc.txt~").await.unwrap();
+        service.control.release_stalls();
+        machine.sync().await;
+        machine.look().await;
+        assert_eq!(service.tree(), [file("doc.txt", "second save")]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_backup_that_is_unlinked_while_its_rename_is_sent_does_not_take_the_save_with_it() {
+    for flavour in FLAVOURS {
+        let service = Service::new(flavour);
+        service.write_elsewhere("doc.txt", "base");
+        let machine = service.machine().await;
+        machine.look().await;
+        machine.rename("doc.txt", "doc.txt~").await.unwrap();
+        hold_answer(&service, "PATCH", "items");
+        under_way().await;
+        machine.write("doc.txt", "second save").await;
+        machine.unlink("doc.txt~").await.unwrap();
+        service.control.release_stalls();
+        machine.sync().await;
+        machine.look().await;
+        assert_eq!(service.tree(), [file("doc.txt", "second save")]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_file_made_again_while_its_delete_is_sent_is_on_the_service() {
+    for flavour in FLAVOURS {
+        let service = Service::new(flavour);
+        service.write_elsewhere("doc.txt", "base");
+        let machine = service.machine().await;
+        machine.look().await;
+        machine.unlink("doc.txt").await.unwrap();
+        hold_answer(&service, "DELETE", "items");
+        under_way().await;
+        machine.write("doc.txt", "again").await;
+        service.control.release_stalls();
+        machine.sync().await;
+        machine.look().await;
+        assert_eq!(service.tree(), [file("doc.txt", "again")]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_file_moved_out_while_it_is_created_does_not_go_with_its_former_folder() {
+    for flavour in FLAVOURS {
+        let service = Service::new(flavour);
+        service.write_elsewhere("d/old", "old");
+        service.write_elsewhere("x/other", "other");
+        let machine = service.machine().await;
+        machine.look().await;
+        machine.unlink("d/old").await.unwrap();
+        machine.sync().await;
+        machine.write("d/f", "keep me").await;
+        hold_answer(&service, "PUT", "content");
+        under_way().await;
+        machine.rename("d/f", "x/f").await.unwrap();
+        machine.rmdir("d").await.unwrap();
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        service.control.release_stalls();
+        machine.sync().await;
+        assert_eq!(service.tree(), [folder("x"), file("x/f", "keep me"), file("x/other", "other")]);
+        assert_eq!(machine.read("x/f").await.unwrap(), "keep me");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_item_whose_name_another_took_while_it_was_created_does_not_block_the_save() {
+    for flavour in FLAVOURS {
+        let service = Service::new(flavour);
+        service.write_elsewhere("doc.txt", "base");
+        let machine = service.machine().await;
+        machine.look().await;
+        machine.write("new", "saved").await;
+        hold_answer(&service, "PUT", "content");
+        under_way().await;
+        // A look introduces the item before its answer comes.
+        machine.look().await;
+        machine.rename("new", "doc.txt").await.unwrap();
+        service.control.release_stalls();
+        machine.sync().await;
+        machine.look().await;
+        assert_eq!(service.tree(), [file("doc.txt", "saved")]);
+    }
+}
