@@ -10,6 +10,9 @@ use sync_support::Service;
 
 const FLAVOURS: [Flavour; 3] = [Flavour::Personal, Flavour::Business, Flavour::DocumentLibrary];
 
+/// Longer than the poll interval.
+const ROUND: Duration = Duration::from_secs(61);
+
 fn file(path: &str, content: &str) -> (String, Option<String>) {
     (path.into(), Some(content.into()))
 }
@@ -349,5 +352,23 @@ async fn a_partly_changed_file_whose_item_was_deleted_elsewhere_is_sent_whole_af
         let mut expected = old.into_bytes();
         expected[500_000..500_007].copy_from_slice(b"CHANGED");
         assert!(service.control.content("a.bin").unwrap() == expected);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_first_edit_elsewhere_of_a_file_made_here_is_seen_however_quiet_it_is_here() {
+    for flavour in FLAVOURS {
+        let service = Service::new(flavour);
+        let machine = service.machine().await;
+        machine.look().await;
+        machine.write("a.txt", "mine").await;
+        machine.mkdir("d").await.unwrap();
+        machine.sync().await;
+        tokio::time::sleep(ROUND).await;
+        service.write_elsewhere("a.txt", "theirs");
+        service.edit(Edit::Delete { path: "d".into() });
+        tokio::time::sleep(ROUND).await;
+        assert_eq!(machine.list("").await, ["a.txt"]);
+        assert_eq!(machine.read("a.txt").await.unwrap(), "theirs");
     }
 }

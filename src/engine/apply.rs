@@ -79,7 +79,8 @@ impl Applier<'_> {
     pub fn apply(&mut self, tx: &mut Tx<'_>, item: &RemoteItem, seen: Seen) -> Result<(), StoreError> {
         if item.deleted {
             let Some(node) = tx.by_item(&item.id)? else { return Ok(()) };
-            if seen.source == Source::Report && node.own_seq >= seen.sent_seq {
+            if is_overtaken(&node, seen) {
+                self.effects.doubted.push(item.id.clone());
                 return Ok(());
             }
             return self.remove(tx, node.id, seen.now);
@@ -90,7 +91,7 @@ impl Applier<'_> {
         if seen.source == Source::Report
             && let Some(deleted_seq) = tx.tombstone(&item.id)?
         {
-            if seen.sent_seq > deleted_seq {
+            if seen.sent_seq >= deleted_seq {
                 self.effects.doubted.push(item.id.clone());
             }
             return Ok(());
@@ -131,15 +132,16 @@ impl Applier<'_> {
         seen: Seen,
     ) -> Result<(), StoreError> {
         let old = node.remote.as_ref().expect("filtered by the caller");
-        if seen.source == Source::Report && node.own_seq >= seen.sent_seq {
-            return Ok(());
-        }
         let parent = match &item.parent {
             Some(parent) => Some(tx.node_of_item(parent)?),
             None => old.parent,
         };
         let new = merged(old, item, parent);
         if new == *old {
+            return Ok(());
+        }
+        if is_overtaken(node, seen) {
+            self.effects.doubted.push(item.id.clone());
             return Ok(());
         }
         let compared =
@@ -245,6 +247,12 @@ impl Applier<'_> {
         }
         Ok(false)
     }
+}
+
+/// The report was asked for before an own operation on the node ended, so it may be older than that; or
+/// newer, if another client changed the item in between, and no later report would say so again.
+fn is_overtaken(node: &Node, seen: Seen) -> bool {
+    seen.source == Source::Report && node.own_seq > seen.sent_seq
 }
 
 /// A local view in which only the place is set.

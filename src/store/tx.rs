@@ -449,7 +449,7 @@ impl<'a> Tx<'a> {
             .db
             .prepare_cached(
                 "SELECT item FROM nodes
-                 WHERE item IS NOT NULL AND mark <> ?1 AND own_seq < ?2 AND id <> ?3 ORDER BY id",
+                 WHERE item IS NOT NULL AND mark <> ?1 AND own_seq <= ?2 AND id <> ?3 ORDER BY id",
             )?
             .query_map(params![generation as i64, began_seq as i64, NodeId::ROOT.0], |row| {
                 row.get::<_, String>(0).map(ItemId::new)

@@ -3,7 +3,7 @@
 
 use std::ffi::OsStr;
 use std::path::{Component, Path};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,10 +16,10 @@ use onedrivefs::clock::{Clock, SeededClock};
 use onedrivefs::content::{Blocking, Cache, CacheConfig, Staging, StagingConfig};
 use onedrivefs::disk::Disk;
 use onedrivefs::emulator::{Control, Edit, Emulator, EmulatorConfig, Flavour, full_body};
-use onedrivefs::engine::{Engine, EngineConfig, GraphFetch, NoSink, Parts, SharedFetch};
+use onedrivefs::engine::{ChangeSink, Engine, EngineConfig, GraphFetch, NoSink, Parts, SharedFetch};
 use onedrivefs::graph::transport::{Lane, RawBody, Transport, TransportError};
 use onedrivefs::graph::{DriveSelector, Graph, GraphConfig, LimiterConfig};
-use onedrivefs::model::{Ino, NodeId};
+use onedrivefs::model::{Drive, Ino, NodeId};
 use onedrivefs::store::{StateLock, Store};
 use onedrivefs::vfs::{
     Caller, Filesystem, Handle, Lookup, OpenFlags, RenameMode, SetAttr, SetTime, Vfs, VfsConfig, VfsError,
@@ -55,6 +55,17 @@ pub struct Service {
     pub control: Control,
     clock: Arc<dyn Clock>,
     disk: tempfile::TempDir,
+    drive: OnceLock<Drive>,
+}
+
+/// How a machine is made.
+pub struct Setup {
+    pub engine: EngineConfig,
+    pub vfs: VfsConfig,
+    pub cache: CacheConfig,
+    pub staging: StagingConfig,
+    pub disk: Disk,
+    pub sink: Arc<dyn ChangeSink>,
 }
 
 impl Service {
@@ -63,7 +74,14 @@ impl Service {
         let config = EmulatorConfig { flavour, clock: Arc::clone(&clock), ..EmulatorConfig::default() };
         let emulator = Emulator::new(config).expect("an emulator");
         let control = emulator.control();
-        Self { emulator, control, clock, disk: tempfile::tempdir().expect("a directory") }
+        let disk = tempfile::tempdir().expect("a directory");
+        Self { emulator, control, clock, disk, drive: OnceLock::new() }
+    }
+
+    /// The directory of the machine's state; `cache` below it holds what may be deleted.
+    #[allow(dead_code, reason = "used by some of the crates that share this")]
+    pub fn dir(&self) -> &Path {
+        self.disk.path()
     }
 
     /// A machine on this service's disk: what a former one left is found there.
@@ -72,6 +90,20 @@ impl Service {
     }
 
     pub async fn machine_with(&self, change: impl FnOnce(&mut EngineConfig, &mut VfsConfig)) -> Machine {
+        self.machine_of(|setup| change(&mut setup.engine, &mut setup.vfs)).await
+    }
+
+    pub async fn machine_of(&self, change: impl FnOnce(&mut Setup)) -> Machine {
+        let dir = self.disk.path();
+        let mut setup = Setup {
+            engine: EngineConfig { host: "box".into(), ..EngineConfig::default() },
+            vfs: VfsConfig::default(),
+            cache: CacheConfig { min_free_bytes: 0, ..CacheConfig::new(dir.join("cache")) },
+            staging: StagingConfig::new(dir.join("staging")),
+            disk: Disk::new(),
+            sink: Arc::new(NoSink),
+        };
+        change(&mut setup);
         let graph_config = GraphConfig {
             graph_url: "http://localhost".parse().expect("an address"),
             limits: LimiterConfig { rate_per_s: 1000.0, burst: 100_000.0, ..LimiterConfig::default() },
@@ -80,20 +112,14 @@ impl Service {
         let transport = Arc::new(InProcess(self.emulator.clone()));
         let tokens = Arc::new(StaticToken::new("token"));
         let graph = Graph::new(graph_config, transport, tokens, Arc::clone(&self.clock)).expect("a client");
-        let drive = graph.resolve_drive(&DriveSelector::Me).await.expect("the user's drive");
-        let dir = self.disk.path();
+        let drive = self.drive(&graph).await;
         let lock = StateLock::take(dir).expect("the state is free");
         let store = Arc::new(Store::open(dir).expect("a store"));
-        let disk = Disk::new();
         let fetch = GraphFetch::new(graph.clone(), drive.id.clone());
-        let cache = CacheConfig { min_free_bytes: 0, ..CacheConfig::new(dir.join("cache")) };
         let reads = Arc::new(SharedFetch(fetch.clone()));
-        let cache = Cache::open(cache, disk.clone(), Arc::clone(&self.clock), reads).expect("a cache");
-        let staging = StagingConfig::new(dir.join("staging"));
-        let staging = Staging::open(staging, disk).expect("a staging area");
-        let mut config = EngineConfig { host: "box".into(), ..EngineConfig::default() };
-        let mut vfs_config = VfsConfig::default();
-        change(&mut config, &mut vfs_config);
+        let cache =
+            Cache::open(setup.cache, setup.disk.clone(), Arc::clone(&self.clock), reads).expect("a cache");
+        let staging = Staging::open(setup.staging, setup.disk).expect("a staging area");
         let engine = Engine::new(Parts {
             store,
             cache,
@@ -102,14 +128,23 @@ impl Service {
             fetch,
             clock: Arc::clone(&self.clock),
             drive,
-            sink: Arc::new(NoSink),
+            sink: setup.sink,
             blocking: Blocking::Inline,
-            config,
+            config: setup.engine,
         });
         engine.recover().expect("the state is sound");
         engine.start();
-        let files = Arc::new(Vfs::new(engine.clone(), vfs_config));
+        let files = Arc::new(Vfs::new(engine.clone(), setup.vfs));
         Machine { engine, files, _lock: lock }
+    }
+
+    /// The drive, as a machine remembers it once it was found.
+    async fn drive(&self, graph: &Graph) -> Drive {
+        if let Some(drive) = self.drive.get() {
+            return drive.clone();
+        }
+        let drive = graph.resolve_drive(&DriveSelector::Me).await.expect("the user's drive");
+        self.drive.get_or_init(|| drive).clone()
     }
 
     /// Paths of all files on the service with their contents, and of folders with none.
@@ -212,17 +247,22 @@ impl Machine {
     /// As `cat path`.
     pub async fn read(&self, path: &str) -> Result<String, VfsError> {
         let open = self.open(path, OpenFlags { read: true, ..OpenFlags::default() }).await?;
-        let size = self.files.getattr(open.0, Some(open.1)).await?.0.size;
+        let bytes = self.read_all(open).await;
+        self.close(open).await?;
+        Ok(String::from_utf8_lossy(&bytes?).into_owned())
+    }
+
+    async fn read_all(&self, (ino, handle): (Ino, Handle)) -> Result<Vec<u8>, VfsError> {
+        let size = self.files.getattr(ino, Some(handle)).await?.0.size;
         let mut bytes = Vec::new();
         while (bytes.len() as u64) < size {
-            let part = self.files.read(open.0, open.1, bytes.len() as u64, 1 << 20).await?;
+            let part = self.files.read(ino, handle, bytes.len() as u64, 1 << 20).await?;
             if part.is_empty() {
                 break;
             }
             bytes.extend_from_slice(&part);
         }
-        self.close(open).await?;
-        Ok(String::from_utf8_lossy(&bytes).into_owned())
+        Ok(bytes)
     }
 
     pub async fn mkdir(&self, path: &str) -> Result<Ino, VfsError> {
