@@ -372,3 +372,20 @@ async fn the_first_edit_elsewhere_of_a_file_made_here_is_seen_however_quiet_it_i
         assert_eq!(machine.read("a.txt").await.unwrap(), "theirs");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_file_that_is_replaced_by_rename_stays_readable_until_it_is_closed() {
+    let service = Service::new(Flavour::Business);
+    service.write_elsewhere("a.txt", "old content");
+    let machine = service.machine().await;
+    machine.look().await;
+    let open = machine.open("a.txt", OpenFlags { read: true, ..OpenFlags::default() }).await.unwrap();
+    assert_eq!(machine.files.read(open.0, open.1, 0, 3).await.unwrap(), "old");
+    machine.write("a.tmp", "new content").await;
+    machine.rename("a.tmp", "a.txt").await.unwrap();
+    machine.sync().await;
+    assert_eq!(service.tree(), [file("a.txt", "new content")]);
+    assert_eq!(machine.files.read(open.0, open.1, 0, 100).await.unwrap(), "old content");
+    machine.close(open).await.unwrap();
+    assert_eq!(machine.read("a.txt").await.unwrap(), "new content");
+}

@@ -266,9 +266,11 @@ impl Store {
     pub fn dirty_counts(&self) -> Result<DirtyCounts, StoreError> {
         self.reader(|db| {
             db.query_row(
-                "SELECT count(*) FILTER (WHERE local_only = 0),
+                "SELECT count(*) FILTER (WHERE local_only = 0
+                            AND NOT (deleted = 1 AND item IS NULL AND attempts.node IS NULL)),
                         count(*) FILTER (WHERE park_kind IS NOT NULL),
-                        count(*) FILTER (WHERE local_only = 1 AND deleted = 0) FROM local",
+                        count(*) FILTER (WHERE local_only = 1 AND deleted = 0)
+                 FROM local JOIN nodes USING (id) LEFT JOIN attempts ON attempts.node = local.id",
                 [],
                 |row| {
                     let count = |column| row.get::<_, i64>(column).map(|count| count as u64);

@@ -247,9 +247,11 @@ impl Node {
         self.place.as_ref().map(|place| (place.parent, place.name.clone())).or(local).or_else(remote)
     }
 
-    /// Something here is not on the service.
+    /// Something here is not on the service. (An unlinked file that is still open and has no item is nothing
+    /// that could be sent.)
     pub fn is_dirty(&self) -> bool {
-        self.local.as_ref().is_some_and(|local| !local.local_only)
+        let has_item = self.remote.is_some();
+        self.local.as_ref().is_some_and(|local| !local.local_only && (!local.deleted || has_item))
     }
 }
 
