@@ -389,3 +389,26 @@ async fn a_file_that_is_replaced_by_rename_stays_readable_until_it_is_closed() {
     machine.close(open).await.unwrap();
     assert_eq!(machine.read("a.txt").await.unwrap(), "new content");
 }
+
+#[tokio::test(start_paused = true)]
+async fn offline_what_is_here_works_and_what_is_not_fails_at_once() {
+    let service = Service::new(Flavour::Business);
+    service.write_elsewhere("read.txt", "read before");
+    service.write_elsewhere("unread.txt", "never read");
+    let machine = service.machine().await;
+    machine.look().await;
+    assert_eq!(machine.read("read.txt").await.unwrap(), "read before");
+    let cut = sync_support::cut(&service.control);
+    tokio::time::sleep(Duration::from_secs(120)).await;
+    let before = tokio::time::Instant::now();
+    assert_eq!(machine.read("read.txt").await.unwrap(), "read before");
+    assert_eq!(machine.list("").await, ["read.txt", "unread.txt"]);
+    assert_eq!(machine.read("unread.txt").await.unwrap_err().errno(), libc::ENETUNREACH);
+    machine.write("new.txt", "written offline").await;
+    machine.rename("read.txt", "renamed.txt").await.unwrap();
+    machine.unlink("unread.txt").await.unwrap();
+    assert!(before.elapsed() < Duration::from_secs(1), "{:?}", before.elapsed());
+    service.control.remove_fault(cut);
+    machine.sync().await;
+    assert_eq!(service.tree(), [file("new.txt", "written offline"), file("renamed.txt", "read before")]);
+}

@@ -1,6 +1,7 @@
 //! Ranges of a content version from the service: the seam that `content` reads through.
 
 use std::num::NonZeroUsize;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -16,6 +17,9 @@ use crate::model::{ByteRange, Comparison, DriveId, ItemId, RemoteItem};
 
 /// How long a download address is trusted (graph-api 6.1: minutes to an hour).
 const URL_LIFE: Duration = Duration::from_secs(300);
+/// How long a transfer may take to begin while the service is known to be out of reach: enough to notice that
+/// it is back, too short to be felt as a hang.
+const OFFLINE_PATIENCE: Duration = Duration::from_millis(800);
 const URLS: NonZeroUsize = NonZeroUsize::new(10_000).expect("not zero");
 
 /// Fetches content of one drive.
@@ -23,12 +27,23 @@ pub struct GraphFetch {
     graph: Graph,
     drive: DriveId,
     urls: Mutex<LruCache<ItemId, (DownloadUrl, Instant)>>,
+    offline: AtomicBool,
 }
 
 impl GraphFetch {
     /// A fetcher for the drive's content.
     pub fn new(graph: Graph, drive: DriveId) -> Arc<Self> {
-        Arc::new(Self { graph, drive, urls: Mutex::new(LruCache::new(URLS)) })
+        Arc::new(Self {
+            graph,
+            drive,
+            urls: Mutex::new(LruCache::new(URLS)),
+            offline: AtomicBool::new(false),
+        })
+    }
+
+    /// Says whether the service is known to be out of reach.
+    pub(super) fn set_offline(&self, offline: bool) {
+        self.offline.store(offline, Ordering::Release);
     }
 
     /// Remembers the address that came with a description of the item.
@@ -69,6 +84,19 @@ impl GraphFetch {
 
     async fn fetch_range(
         self: Arc<Self>,
+        key: ContentKey,
+        range: ByteRange,
+        priority: Priority,
+    ) -> Result<Fetched, FetchError> {
+        if !self.offline.load(Ordering::Acquire) {
+            return self.begin(key, range, priority).await;
+        }
+        let begun = tokio::time::timeout(OFFLINE_PATIENCE, self.begin(key, range, priority)).await;
+        begun.unwrap_or_else(|_| Err(FetchErrorKind::Offline.into()))
+    }
+
+    async fn begin(
+        &self,
         key: ContentKey,
         range: ByteRange,
         priority: Priority,

@@ -459,6 +459,7 @@ impl Inner {
 
     /// The service answered.
     fn connected(&self) {
+        self.fetch.set_offline(false);
         let mut link = lock(&self.link);
         let next = if self.enumerated.load(Ordering::Acquire) { State::Online } else { State::Enumerating };
         if link.state != next {
@@ -469,6 +470,7 @@ impl Inner {
     }
 
     fn disconnected(&self, why: &str) {
+        self.fetch.set_offline(true);
         self.trouble(State::Offline, why);
     }
 
