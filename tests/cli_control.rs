@@ -160,6 +160,7 @@ fn sync_asks_the_mount_that_the_path_is_in() {
     assert_eq!(running.asked(), ["sync thesis Some(300s)", "sync  None"]);
 }
 
+// S51.
 #[test]
 fn what_remains_unsent_is_said_and_has_its_exit_code() {
     let running = Running::start(parked());

@@ -121,6 +121,7 @@ fn each_mode_of_rename_does_what_it_says() {
     assert_eq!(names(&mounted.path("")), ["b"]);
 }
 
+// S29.
 #[test]
 fn what_the_service_cannot_hold_is_refused_with_the_errno_that_says_so() {
     let Some((_dir, mounted)) = mounted() else { return };
@@ -193,6 +194,7 @@ fn an_absent_name_is_asked_for_once() {
     assert_eq!(mounted.calls(Op::Lookup), 1);
 }
 
+// S31.
 #[test]
 fn an_invalidation_makes_a_change_visible_under_times_of_hours() {
     let Some((_dir, mounted)) = mounted() else { return };
@@ -219,6 +221,7 @@ fn an_invalidation_makes_a_change_visible_under_times_of_hours() {
     fs::metadata(mounted.path("c")).expect("it is there");
 }
 
+// S48.
 #[test]
 fn a_reader_that_waits_for_content_ends_when_it_is_killed() {
     let Some((_dir, mounted)) = mounted() else { return };
@@ -239,6 +242,7 @@ fn a_reader_that_waits_for_content_ends_when_it_is_killed() {
     }
 }
 
+// S47.
 #[test]
 fn a_lookup_that_never_comes_back_is_given_up_at_the_deadline() {
     if !can_mount() {

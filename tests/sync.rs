@@ -45,6 +45,7 @@ async fn what_is_there_is_read_and_listed_here() {
     }
 }
 
+// S31.
 #[tokio::test(start_paused = true)]
 async fn an_edit_elsewhere_is_seen_here_within_the_poll_interval() {
     for flavour in FLAVOURS {
@@ -61,6 +62,7 @@ async fn an_edit_elsewhere_is_seen_here_within_the_poll_interval() {
     }
 }
 
+// S7.
 #[tokio::test(start_paused = true)]
 async fn a_file_made_and_deleted_before_it_was_sent_costs_no_request() {
     let service = Service::new(Flavour::Business);
@@ -73,6 +75,7 @@ async fn a_file_made_and_deleted_before_it_was_sent_costs_no_request() {
     assert_eq!(service.requests("PUT") + service.requests("POST") + service.requests("DELETE"), 0);
 }
 
+// S6.
 #[tokio::test(start_paused = true)]
 async fn ten_saves_in_a_row_cost_one_upload() {
     let service = Service::new(Flavour::Business);
@@ -87,6 +90,7 @@ async fn ten_saves_in_a_row_cost_one_upload() {
     assert_eq!(service.tree(), [file("a.txt", "save 9")]);
 }
 
+// S44.
 #[tokio::test(start_paused = true)]
 async fn a_save_by_rename_over_keeps_the_items_id_and_makes_one_version() {
     for flavour in FLAVOURS {
@@ -105,6 +109,7 @@ async fn a_save_by_rename_over_keeps_the_items_id_and_makes_one_version() {
     }
 }
 
+// S46.
 #[tokio::test(start_paused = true)]
 async fn a_save_that_moves_the_old_file_aside_keeps_the_items_id() {
     for keep_backup in [false, true] {
@@ -151,6 +156,7 @@ async fn renames_moves_swaps_and_deletes_reach_the_service() {
     }
 }
 
+// S43.
 #[tokio::test(start_paused = true)]
 async fn a_tree_of_any_size_is_deleted_by_one_request() {
     let service = Service::new(Flavour::Business);
@@ -172,6 +178,7 @@ async fn a_tree_of_any_size_is_deleted_by_one_request() {
     assert!(service.tree().is_empty());
 }
 
+// S39, S43.
 #[tokio::test(start_paused = true)]
 async fn what_appears_in_a_deleted_folder_meanwhile_is_not_deleted_with_it() {
     for flavour in FLAVOURS {
@@ -355,6 +362,7 @@ async fn a_partly_changed_file_whose_item_was_deleted_elsewhere_is_sent_whole_af
     }
 }
 
+// S31.
 #[tokio::test(start_paused = true)]
 async fn the_first_edit_elsewhere_of_a_file_made_here_is_seen_however_quiet_it_is_here() {
     for flavour in FLAVOURS {
@@ -373,6 +381,7 @@ async fn the_first_edit_elsewhere_of_a_file_made_here_is_seen_however_quiet_it_i
     }
 }
 
+// S45.
 #[tokio::test(start_paused = true)]
 async fn a_file_that_is_replaced_by_rename_stays_readable_until_it_is_closed() {
     let service = Service::new(Flavour::Business);
@@ -390,6 +399,7 @@ async fn a_file_that_is_replaced_by_rename_stays_readable_until_it_is_closed() {
     assert_eq!(machine.read("a.txt").await.unwrap(), "new content");
 }
 
+// S49.
 #[tokio::test(start_paused = true)]
 async fn offline_what_is_here_works_and_what_is_not_fails_at_once() {
     let service = Service::new(Flavour::Business);

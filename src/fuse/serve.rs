@@ -306,6 +306,7 @@ mod tests {
         assert_eq!(server.metrics.snapshot()[0].waits, 1);
     }
 
+    // S47.
     #[tokio::test(start_paused = true)]
     async fn a_metadata_operation_is_given_up_at_its_deadline_and_a_read_is_not() {
         let start = Instant::now();
