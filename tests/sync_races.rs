@@ -4,7 +4,8 @@ mod sync_support;
 
 use std::time::Duration;
 
-use onedrivefs::emulator::{Fault, FaultAction, Flavour};
+use onedrivefs::emulator::{Edit, Fault, FaultAction, Flavour};
+use onedrivefs::vfs::{Filesystem, OpenFlags};
 use sync_support::{Machine, Service};
 
 const FLAVOURS: [Flavour; 3] = [Flavour::Personal, Flavour::Business, Flavour::DocumentLibrary];
@@ -163,5 +164,40 @@ async fn an_item_whose_name_another_took_while_it_was_created_does_not_block_the
         machine.sync().await;
         machine.look().await;
         assert_eq!(service.tree(), [file("doc.txt", "saved")]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_written_to_an_open_file_after_it_was_deleted_elsewhere_is_kept() {
+    for flavour in FLAVOURS {
+        let service = Service::new(flavour);
+        service.write_elsewhere("log", "one\n");
+        let machine = service.machine().await;
+        machine.look().await;
+        let flags = OpenFlags { read: true, write: true, ..OpenFlags::default() };
+        let open = machine.open("log", flags).await.unwrap();
+        machine.files.read(open.0, open.1, 0, 100).await.unwrap();
+        service.edit(Edit::Delete { path: "log".into() });
+        machine.look().await;
+        machine.files.write(open.0, open.1, 4, b"two\n".to_vec().into()).await.unwrap();
+        machine.close(open).await.unwrap();
+        machine.sync().await;
+        assert_eq!(service.tree(), [file("log", "one\ntwo\n")]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_file_moved_here_and_deleted_elsewhere_is_gone() {
+    for flavour in FLAVOURS {
+        let service = Service::new(flavour);
+        service.write_elsewhere("d/a", "1");
+        service.write_elsewhere("x/b", "2");
+        let machine = service.machine().await;
+        machine.look().await;
+        machine.rename("d/a", "x/a").await.unwrap();
+        service.edit(Edit::Delete { path: "d/a".into() });
+        machine.sync().await;
+        assert_eq!(service.tree(), [folder("d"), folder("x"), file("x/b", "2")]);
+        assert_eq!(machine.list("x").await, ["b"]);
     }
 }

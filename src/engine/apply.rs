@@ -200,15 +200,28 @@ impl Applier<'_> {
         if id == NodeId::ROOT {
             return Ok(());
         }
-        self.remove_below(tx, id, now).map(|_| ())
+        self.remove_below(tx, id, now, &mut Vec::new()).map(|_| ())
     }
 
-    /// True if something unsent keeps the node alive.
-    fn remove_below(&mut self, tx: &mut Tx<'_>, id: NodeId, now: Timestamp) -> Result<bool, StoreError> {
+    /// True if something unsent keeps the node alive. `above`: the nodes that brought us here.
+    fn remove_below(
+        &mut self,
+        tx: &mut Tx<'_>,
+        id: NodeId,
+        now: Timestamp,
+        above: &mut Vec<NodeId>,
+    ) -> Result<bool, StoreError> {
+        if above.contains(&id) {
+            // Folders moved into each other here and there.
+            return Ok(false);
+        }
+        let is_top = above.is_empty();
+        above.push(id);
         let mut survivors = false;
         for child in tx.children(id)? {
-            survivors |= self.remove_below(tx, child, now)?;
+            survivors |= self.remove_below(tx, child, now, above)?;
         }
+        above.pop();
         let node = tx.node(id)?;
         let Some(remote) = node.remote.clone() else {
             let unsent = node.local.as_ref().is_some_and(|local| !local.deleted);
@@ -221,11 +234,11 @@ impl Applier<'_> {
         };
         if let Some(local) = &node.local {
             // Where the item lives elsewhere on the service (a move into this folder is unsent), it lives on.
-            let moved_here = node.place.as_ref().map(|place| place.parent) != remote.parent;
-            if !moved_here || local.deleted {
+            let lives_on = !is_top && node.place.as_ref().map(|place| place.parent) != remote.parent;
+            if !lives_on || local.deleted {
                 tx.set_remote(id, None)?;
             }
-            return Ok(!local.deleted && (local.content.is_some() || survivors || moved_here));
+            return Ok(!local.deleted && (local.content.is_some() || survivors || lives_on));
         }
         if survivors {
             let place = node.known_place();
@@ -235,14 +248,15 @@ impl Applier<'_> {
             tx.set_local(id, Some(&fresh_local(parent, name, now, seq)))?;
             return Ok(true);
         }
-        self.effects.forgotten.push(remote.item.clone());
         if self.open.is_open(id) {
+            // What was read of it stays: it may yet be written to, and then is a file again.
             let seq = tx.next_sequence();
             let (parent, name) = node.known_place().unwrap_or((NodeId::ROOT, remote.name.clone()));
             tx.set_remote(id, None)?;
             tx.set_base(id, Some(&remote))?;
             tx.set_local(id, Some(&LocalView { deleted: true, ..fresh_local(parent, name, now, seq) }))?;
         } else {
+            self.effects.forgotten.push(remote.item);
             tx.remove(id)?;
         }
         Ok(false)

@@ -242,7 +242,14 @@ impl State {
     ) -> Result<(), VfsError> {
         let is_first = node.local.as_ref().is_none_or(|local| local.content.is_none());
         let node = self.at_home(node);
+        let is_gone_elsewhere = was_deleted_elsewhere(&node);
+        let home = match (&node.local, is_gone_elsewhere) {
+            (Some(local), true) if tx.find(local.parent)?.is_none() => Some(NodeId::ROOT),
+            _ => None,
+        };
         let edit = |local: &mut LocalView| {
+            local.deleted &= !is_gone_elsewhere;
+            local.parent = home.unwrap_or(local.parent);
             (local.content, local.size, local.seal) = (Some(content), size, None);
             (local.mtime, local.mtime_set) = (now, false);
         };
@@ -351,6 +358,12 @@ impl State {
             Body::Empty => named.is_some() || key.is_some_and(|key| key.size > 0),
         }
     }
+}
+
+/// Another client deleted it while it was open here and clean: once it is written to, it is a file again.
+fn was_deleted_elsewhere(node: &Node) -> bool {
+    let is_clean = |local: &LocalView| local.deleted && local.content.is_none();
+    node.remote.is_none() && node.base.is_some() && node.local.as_ref().is_some_and(is_clean)
 }
 
 /// An operation that carries this content is under way, or may be resumed.
