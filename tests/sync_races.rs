@@ -201,3 +201,24 @@ async fn a_file_moved_here_and_deleted_elsewhere_is_gone() {
         assert_eq!(machine.list("x").await, ["b"]);
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn staged_content_that_a_crash_left_without_a_row_does_not_get_in_the_way() {
+    let service = Service::new(Flavour::Business);
+    let machine = service.machine().await;
+    machine.write("a", "1").await;
+    machine.sync().await;
+    // The file of the next content is on the disk, the commit that would have named it is not.
+    let staging = machine.engine.staging().clone();
+    let orphan = staging.create(onedrivefs::content::StagingId(2)).unwrap();
+    orphan.write(0, b"orphan").unwrap();
+    drop(orphan);
+    machine.crash();
+    let again = service.machine().await;
+    assert_eq!(again.read("lost+found/recovered-2").await.unwrap(), "orphan");
+    again.write("a", "2").await;
+    again.write("b", "3").await;
+    again.sync().await;
+    assert_eq!(service.tree(), [file("a", "2"), file("b", "3")]);
+    assert_eq!(again.read("lost+found/recovered-2").await.unwrap(), "orphan");
+}

@@ -29,7 +29,12 @@ impl Engine {
         self.0.enumerated.store(self.0.was_enumerated()?, std::sync::atomic::Ordering::Release);
         self.0.clean_up()?;
         let named: BTreeSet<u64> = self.0.store.staged()?.into_iter().chain(self.0.store.kept()?).collect();
-        for entry in self.0.staging.list()? {
+        let entries = self.0.staging.list()?;
+        if let Some(last) = entries.last() {
+            // A crash can take the number back, but not the file.
+            self.0.store.write(Durability::Process, |tx| tx.skip_contents(last.id.0))?;
+        }
+        for entry in entries {
             if !named.contains(&entry.id.0) {
                 self.0.adopt_orphan(&entry)?;
             }

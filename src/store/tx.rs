@@ -665,6 +665,12 @@ impl<'a> Tx<'a> {
         Ok(next)
     }
 
+    /// Leaves the numbers up to `last` to what the disk has under them.
+    pub fn skip_contents(&mut self, last: u64) -> Result<(), StoreError> {
+        let next = self.meta("next_content")?.and_then(|text| text.parse().ok()).unwrap_or(1u64);
+        if next <= last { self.set_meta("next_content", Some(&(last + 1).to_string())) } else { Ok(()) }
+    }
+
     /// Records an attempt; replaces the node's former one.
     pub fn put_attempt(&mut self, attempt: &Attempt) -> Result<(), StoreError> {
         self.db

@@ -57,15 +57,15 @@ impl Garbage {
         if waiting.is_empty() {
             return;
         }
-        if let Err(error) = self.store.write(Durability::Power, |_| Ok(())) {
-            tracing::warn!(%error, "the store cannot be made durable; dropped content stays for now");
-            self.lock().extend(waiting);
-            return;
-        }
-        // What an attempt carries, or another content lies over, is not among these yet.
-        match self.store.unlinks() {
+        // What an attempt carries, or another content lies over, is not among these yet. Read before the
+        // commit, which makes durable that they were dropped: later ones wait for the next.
+        let unneeded = self.store.unlinks();
+        match unneeded.and_then(|unneeded| self.store.write(Durability::Power, |_| Ok(unneeded))) {
             Ok(unneeded) => unneeded.into_iter().for_each(|content| self.unlink_dropped(content)),
-            Err(error) => tracing::warn!(%error, "dropped content stays for now"),
+            Err(error) => {
+                tracing::warn!(%error, "the store cannot be made durable; dropped content stays for now");
+                self.lock().extend(waiting);
+            }
         }
     }
 
