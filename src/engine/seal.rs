@@ -15,8 +15,9 @@ impl Engine {
     pub(super) async fn seal(&self, node: &Node, content: u64) -> Result<(), EngineError> {
         let sealing = self.seal_content(node, content).await;
         let (inner, id) = (self.0.clone(), node.id);
+        let changed_seq = node.local.as_ref().map_or(0, |local| local.changed_seq);
         let recorded = self.0.blocking.start(move || {
-            let recorded = inner.record_seal(id, content, &sealing)?;
+            let recorded = inner.record_seal(id, (content, changed_seq), &sealing)?;
             if let (false, Ok((_, file))) = (recorded, &sealing) {
                 // Somebody writes it: they must not find it closed to changes.
                 file.unseal();
@@ -39,11 +40,12 @@ impl Engine {
 }
 
 impl Inner {
-    /// Records the outcome; false if the content has a writer or is no longer the node's.
+    /// Records the outcome; false if the content has a writer, had one since
+    /// `changed_seq`, or is no longer the node's.
     fn record_seal(
         &self,
         id: crate::model::NodeId,
-        content: u64,
+        (content, changed_seq): (u64, u64),
         sealing: &Sealing,
     ) -> Result<bool, StoreError> {
         self.store.write(Durability::Power, |tx| {
@@ -52,7 +54,7 @@ impl Inner {
             if local.seal.is_some() {
                 return Ok(true);
             }
-            if self.open.has_writer(id) {
+            if self.open.has_writer(id) || local.changed_seq != changed_seq {
                 return Ok(false);
             }
             let next = match sealing {
