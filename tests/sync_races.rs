@@ -222,3 +222,21 @@ async fn staged_content_that_a_crash_left_without_a_row_does_not_get_in_the_way(
     assert_eq!(service.tree(), [file("a", "2"), file("b", "3")]);
     assert_eq!(again.read("lost+found/recovered-2").await.unwrap(), "orphan");
 }
+
+#[tokio::test(start_paused = true)]
+async fn folders_moved_into_each_other_here_and_elsewhere_stay_in_sight() {
+    for flavour in FLAVOURS {
+        let service = Service::new(flavour);
+        service.write_elsewhere("a/in-a", "1");
+        service.write_elsewhere("b/in-b", "2");
+        let machine = service.machine().await;
+        machine.look().await;
+        machine.rename("a", "b/a").await.unwrap();
+        service.edit(Edit::Move { path: "b".into(), to: "a/b".into() });
+        machine.look().await;
+        machine.sync().await;
+        assert_eq!(service.tree(), [folder("a"), folder("a/b"), file("a/b/in-b", "2"), file("a/in-a", "1")]);
+        assert_eq!(machine.list("").await, ["a"]);
+        assert_eq!(machine.read("a/b/in-b").await.unwrap(), "2");
+    }
+}

@@ -369,6 +369,11 @@ impl<'a> Planner<'a> {
 
     fn relocate(&mut self, id: NodeId, item: &Item, remote: &RemoteView, parent: ItemId) -> Option<Op> {
         let local = local(item);
+        if self.is_visibly_below(local.parent, id) {
+            // It was moved into a folder that, elsewhere, was moved into it: both would be out of sight.
+            let notice = Some("moved here into what was moved into it elsewhere: the other place was kept");
+            return Some(Op::Settle(Outcome::TakeRemote { notice }));
+        }
         if self.is_remotely_below(local.parent, id) {
             return None;
         }
@@ -463,6 +468,19 @@ impl<'a> Planner<'a> {
             }
             at = next;
         }
+    }
+
+    /// Whether, in the visible tree, `folder` lies below `above` (or is it).
+    fn is_visibly_below(&self, folder: NodeId, above: NodeId) -> bool {
+        let mut at = Some(folder);
+        let mut seen = BTreeSet::new();
+        while let Some(id) = at.filter(|&id| seen.insert(id)) {
+            if id == above {
+                return true;
+            }
+            at = self.world.folders.get(&id).and_then(|folder| folder.visible_parent);
+        }
+        false
     }
 
     /// Whether, on the service, `folder` lies below `above` (the move must wait for a move in between).

@@ -52,10 +52,10 @@ pub(super) fn settle(
             tx.set_local(node.id, Some(next))
         }
         Outcome::TakeRemote { notice } => {
+            tx.set_local(node.id, None)?;
             if let Some(text) = notice {
                 tx.notice(naming.now, &tx.path(node.id)?, text)?;
             }
-            tx.set_local(node.id, None)?;
             if node.remote.as_ref().map(|view| &view.version) != node.base.as_ref().map(|view| &view.version)
             {
                 tx.set_shown_mtime(node.id, None)?;
