@@ -166,6 +166,49 @@ async fn an_item_whose_name_another_took_while_it_was_created_does_not_block_the
         assert_eq!(service.tree(), [file("doc.txt", "saved")]);
     }
 }
+#[tokio::test(start_paused = true)]
+async fn an_edit_elsewhere_after_two_failures_of_ours_is_not_overwritten() {
+    for flavour in FLAVOURS {
+        let service = Service::new(flavour);
+        service.write_elsewhere("a.txt", "base");
+        let machine = service.machine_with(|engine, _| engine.poll = Duration::from_secs(3600)).await;
+        machine.look().await;
+        let locked = FaultAction::Status {
+            status: 423,
+            code: Some("resourceLocked".into()),
+            inner: None,
+            retry_after: None,
+            after: false,
+        };
+        fault(&service, "PUT", "content", 3, locked);
+        machine.write("a.txt", "mine").await;
+        tokio::time::sleep(Duration::from_secs(20)).await;
+        service.write_elsewhere("a.txt", "theirs");
+        tokio::time::sleep(Duration::from_secs(1200)).await;
+        machine.sync().await;
+        let tree = service.tree();
+        assert_eq!(tree.len(), 2, "{tree:?}");
+        assert!(tree.contains(&file("a.txt", "theirs")), "{tree:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn folders_moved_into_each_other_here_and_elsewhere_stay_in_sight() {
+    for flavour in FLAVOURS {
+        let service = Service::new(flavour);
+        service.write_elsewhere("a/in-a", "1");
+        service.write_elsewhere("b/in-b", "2");
+        let machine = service.machine().await;
+        machine.look().await;
+        machine.rename("a", "b/a").await.unwrap();
+        service.edit(Edit::Move { path: "b".into(), to: "a/b".into() });
+        machine.look().await;
+        machine.sync().await;
+        assert_eq!(service.tree(), [folder("a"), folder("a/b"), file("a/b/in-b", "2"), file("a/in-a", "1")]);
+        assert_eq!(machine.list("").await, ["a"]);
+        assert_eq!(machine.read("a/b/in-b").await.unwrap(), "2");
+    }
+}
 
 #[tokio::test(start_paused = true)]
 async fn what_is_written_to_an_open_file_after_it_was_deleted_elsewhere_is_kept() {
@@ -224,19 +267,21 @@ async fn staged_content_that_a_crash_left_without_a_row_does_not_get_in_the_way(
 }
 
 #[tokio::test(start_paused = true)]
-async fn folders_moved_into_each_other_here_and_elsewhere_stay_in_sight() {
+async fn an_edit_elsewhere_of_the_same_size_is_not_taken_for_an_upload_whose_answer_was_lost() {
     for flavour in FLAVOURS {
         let service = Service::new(flavour);
-        service.write_elsewhere("a/in-a", "1");
-        service.write_elsewhere("b/in-b", "2");
-        let machine = service.machine().await;
+        service.write_elsewhere("a.txt", "base");
+        let machine = service.machine_with(|engine, _| engine.poll = Duration::from_secs(3600)).await;
         machine.look().await;
-        machine.rename("a", "b/a").await.unwrap();
-        service.edit(Edit::Move { path: "b".into(), to: "a/b".into() });
-        machine.look().await;
+        machine.write("a.txt", "mine").await;
+        fault(&service, "PUT", "content", 1, FaultAction::Stall { after: false });
+        under_way().await;
+        service.write_elsewhere("a.txt", "them");
+        machine.write("a.txt", "mine, again").await;
         machine.sync().await;
-        assert_eq!(service.tree(), [folder("a"), folder("a/b"), file("a/b/in-b", "2"), file("a/in-a", "1")]);
-        assert_eq!(machine.list("").await, ["a"]);
-        assert_eq!(machine.read("a/b/in-b").await.unwrap(), "2");
+        let tree = service.tree();
+        assert_eq!(tree.len(), 2, "{tree:?}");
+        assert!(tree.contains(&file("a.txt", "them")), "{tree:?}");
+        assert!(tree.iter().any(|(_, content)| content.as_deref() == Some("mine, again")), "{tree:?}");
     }
 }

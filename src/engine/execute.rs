@@ -10,11 +10,7 @@ use super::{Engine, EngineError, Inner};
 use crate::content::StagingId;
 use crate::graph::{ConflictBehavior, GraphError, Patch, Priority};
 use crate::model::{NodeId, RemoteItem, Timestamp};
-use crate::store::{Durability, Node, ParkKind, Parked, Seal, StoreError};
-
-/// After this many refusals of an unchanged item's tag in a row the check by reading is trusted alone: the
-/// service moves tags by itself (design 6).
-const STALE_TAG_TRIES: u32 = 2;
+use crate::store::{Durability, Node, ParkKind, Parked, StoreError};
 
 impl Engine {
     /// Runs one operation to its end. Called in a task of its own; the node is marked in flight.
@@ -66,28 +62,24 @@ impl Engine {
     /// The one place that turns an operation into requests.
     async fn request(&self, node: &Node, send: &Send) -> Result<Option<RemoteItem>, GraphError> {
         let (graph, drive) = (&self.0.graph, &self.0.drive.id);
-        let tries = node.local.as_ref().map_or(0, |local| local.tries);
-        let tag = |tag: &Option<crate::model::ETag>| {
-            tag.as_ref().filter(|_| tries < STALE_TAG_TRIES).map(|tag| tag.as_str().to_owned())
-        };
         match send {
             Send::Mkdir { parent, name } => graph.mkdir(drive, parent, name, None).await.map(Some),
             Send::Create { .. } | Send::Replace { .. } => self.upload(node, send).await.map(Some),
             Send::Move { item, parent, name, if_match } => {
                 let patch = Patch { name: name.clone(), parent: parent.clone(), ..Patch::default() };
-                let tag = tag(if_match);
+                let tag = self.precondition(node, item, if_match.as_ref()).await?;
                 graph.update(drive, item, &patch, tag.as_deref(), ConflictBehavior::Fail).await.map(Some)
             }
             Send::SetTime { item, mtime, if_match } => {
                 let patch = Patch { mtime: Some(*mtime), ..Patch::default() };
-                let tag = tag(if_match);
+                let tag = self.precondition(node, item, if_match.as_ref()).await?;
                 graph.update(drive, item, &patch, tag.as_deref(), ConflictBehavior::Fail).await.map(Some)
             }
             Send::Delete { item, if_match, folder } => {
                 if *folder && self.0.looked().is_none() && !self.is_empty_remotely(node).await? {
                     return Err(GraphError::PreconditionFailed { ids: Default::default() });
                 }
-                let tag = tag(if_match);
+                let tag = self.precondition(node, item, if_match.as_ref()).await?;
                 graph.delete(drive, item, tag.as_deref()).await.map(|_| None)
             }
         }
@@ -133,6 +125,9 @@ impl Engine {
             GraphError::Throttled { retry_after: Some(wait), .. } => *wait,
             _ => backoff(tries),
         };
+        if let GraphError::PreconditionFailed { .. } = error {
+            self.0.note_refusal(node.id, send.if_match());
+        }
         let (unknown, parked, wait) = match verdict {
             Verdict::Unknown => (true, None, wait),
             Verdict::Later => (false, None, wait),
@@ -218,9 +213,8 @@ impl Engine {
             | Send::SetTime { item, .. }
             | Send::Delete { item, .. } => self.0.graph.item(drive, item, Priority::Upload).await,
         };
-        let seal = node.local.as_ref().and_then(|local| local.seal.clone());
         match found {
-            Ok(item) if is_ours(&send, &item, seal.as_ref()) => {
+            Ok(item) if is_ours(&send, &item) => {
                 tracing::info!(node = %node.id, op = send.label(), "an operation whose answer was lost had happened");
                 self.finish(node, send, Ok(Some(item))).await
             }
@@ -343,25 +337,30 @@ impl Inner {
 }
 
 /// Whether what is there now is what the attempt would have made.
-fn is_ours(send: &Send, item: &RemoteItem, seal: Option<&Seal>) -> bool {
+fn is_ours(send: &Send, item: &RemoteItem) -> bool {
     use crate::model::ItemKind;
-    let has_our_content = |size: u64| {
-        item.size == Some(size)
-            && match (&item.hashes.quick_xor, seal) {
-                (Some(theirs), Some(seal)) => *theirs == seal.quick_xor,
-                _ => true,
-            }
-    };
     match send {
         Send::Mkdir { .. } => item.kind == Some(ItemKind::Folder),
-        Send::Create { size, .. } => item.kind == Some(ItemKind::File) && has_our_content(*size),
-        Send::Replace { size, if_match, .. } => item.etag != *if_match && has_our_content(*size),
+        Send::Create { .. } => item.kind == Some(ItemKind::File) && has_sent_content(send, item),
+        Send::Replace { if_match, .. } => item.etag != *if_match && has_sent_content(send, item),
         Send::Move { parent, name, .. } => {
             name.as_ref().is_none_or(|name| item.name.as_ref() == Some(name))
                 && parent.as_ref().is_none_or(|parent| item.parent.as_ref() == Some(parent))
         }
         Send::SetTime { mtime, .. } => item.mtime.is_some_and(|seen| seen.same_second(*mtime)),
         Send::Delete { .. } => false,
+    }
+}
+
+/// Whether the item has exactly the content that was sent, as far as the service's hash can tell. Where it
+/// states none, only nothing equals nothing.
+pub(super) fn has_sent_content(send: &Send, item: &RemoteItem) -> bool {
+    match send {
+        Send::Create { size, quick_xor, .. } | Send::Replace { size, quick_xor, .. } => {
+            item.size == Some(*size)
+                && item.hashes.quick_xor.map_or(*size == 0, |theirs| theirs == *quick_xor)
+        }
+        Send::Mkdir { .. } | Send::Move { .. } | Send::SetTime { .. } | Send::Delete { .. } => false,
     }
 }
 

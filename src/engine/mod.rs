@@ -19,6 +19,7 @@ mod observe;
 mod op;
 mod open;
 pub mod planner;
+mod precondition;
 mod record;
 mod recover;
 mod seal;
@@ -44,7 +45,7 @@ use crate::content::{
     Base, BaseKind, Blocking, Cache, ContentKey, Staging, StagingError, StagingFile, StagingId,
 };
 use crate::graph::Graph;
-use crate::model::{Drive, DriveType, NodeId, Quota, Timestamp};
+use crate::model::{Drive, DriveType, ETag, NodeId, Quota, Timestamp};
 use crate::store::{Change, Node, Store};
 
 pub use error::EngineError;
@@ -158,6 +159,8 @@ struct Inner {
     /// Nodes whose operation is running. Planner and tasks only; held for moments.
     in_flight: Mutex<BTreeSet<NodeId>>,
     uploads: Mutex<BTreeMap<NodeId, (u64, u64)>>,
+    /// Tags that the service refused, and how often in a row; of nodes with unsent changes.
+    refusals: Mutex<BTreeMap<NodeId, (ETag, u32)>>,
     link: Mutex<Link>,
     quota_at: AtomicI64,
     quota: Mutex<Option<Quota>>,
@@ -204,6 +207,7 @@ impl Engine {
             listings: DashMap::new(),
             in_flight: Mutex::default(),
             uploads: Mutex::default(),
+            refusals: Mutex::default(),
             link: Mutex::new(Link { state: State::Starting, trouble: None }),
             quota_at: AtomicI64::new(0),
             quota,

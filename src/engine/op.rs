@@ -50,6 +50,8 @@ pub enum Send {
         content: u64,
         /// Bytes.
         size: u64,
+        /// Their quickXorHash: what the service has if this happened.
+        quick_xor: [u8; 20],
         /// A time that a program set.
         mtime: Option<Timestamp>,
     },
@@ -61,6 +63,8 @@ pub enum Send {
         content: u64,
         /// Bytes.
         size: u64,
+        /// Their quickXorHash: what the service has if this happened.
+        quick_xor: [u8; 20],
         /// A time that a program set.
         mtime: Option<Timestamp>,
         /// Its tag then.
@@ -114,6 +118,17 @@ impl Send {
             | Self::Move { item, .. }
             | Self::SetTime { item, .. }
             | Self::Delete { item, .. } => Some(item),
+        }
+    }
+
+    /// The tag under which it may happen.
+    pub fn if_match(&self) -> Option<&ETag> {
+        match self {
+            Self::Replace { if_match, .. }
+            | Self::Move { if_match, .. }
+            | Self::SetTime { if_match, .. }
+            | Self::Delete { if_match, .. } => if_match.as_ref(),
+            Self::Mkdir { .. } | Self::Create { .. } => None,
         }
     }
 

@@ -362,6 +362,7 @@ impl<'a> Planner<'a> {
             name: local.name.clone(),
             content,
             size: seal.size,
+            quick_xor: seal.quick_xor,
             mtime: local.mtime_set.then_some(local.mtime),
         };
         self.when_free(id, item, || Op::Send(send))
@@ -406,6 +407,7 @@ impl<'a> Planner<'a> {
                 item: remote.item.clone(),
                 content,
                 size: seal.size,
+                quick_xor: seal.quick_xor,
                 mtime: local.mtime_set.then_some(local.mtime),
                 if_match: remote.version.etag.clone(),
             }));

@@ -105,6 +105,7 @@ fn an_edit_is_one_replace_on_the_tag_it_started_from() {
         item: ItemId::new("I"),
         content: 1,
         size: 5,
+        quick_xor: [0; 20],
         mtime: None,
         if_match: Some(ETag::new("e1")),
     };

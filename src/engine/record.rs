@@ -2,6 +2,7 @@
 
 use super::Inner;
 use super::apply::{Applier, Effects, Seen, Source, content_key, is_rewritten, merged, view_of};
+use super::execute::has_sent_content;
 use super::op::Send;
 use super::settle::discard_item;
 use crate::model::{ItemId, ItemKind, NodeId, RemoteItem, Timestamp};
@@ -43,6 +44,7 @@ impl Inner {
             send.content().map_or(Ok(()), |content| tx.remove_session(content))
         })?;
         self.sink.changed(&committed.changes);
+        self.forget_refusals(id);
         Ok(applier.effects)
     }
 
@@ -121,6 +123,10 @@ fn record_item(
         applier.effects.rekeyed.push((content_key(old, rewritten), content_key(&view, rewritten)));
     }
     tx.set_remote(id, Some(&view))?;
+    if send.content().is_some() && !has_sent_content(send, item) {
+        // The service stored something else (graph-api 7.8): what the kernel has of ours is not it.
+        tx.content_changed(id);
+    }
     tx.set_web_url(id, item.web_url.as_deref())?;
     tx.set_own(id, seq, now)?;
     if matches!(send, Send::Mkdir { .. }) {

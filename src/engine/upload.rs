@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use super::execute::has_sent_content;
 use super::op::Send;
 use super::status::UploadProgress;
 use super::{Engine, Inner};
@@ -59,17 +60,11 @@ impl Engine {
                 graph.put_new(drive, parent, name, body, ConflictBehavior::Fail).await
             }
             Send::Replace { item, if_match, .. } => {
-                let tag = self.tag(job, if_match);
+                let tag = self.precondition(job.node, item, if_match.as_ref()).await?;
                 graph.put_replace(drive, item, body, tag.as_deref()).await
             }
             _ => unreachable!("only creates and replaces carry content"),
         }
-    }
-
-    /// The precondition, unless the service refused it twice for an item that had not changed.
-    fn tag(&self, job: &Job<'_>, if_match: &Option<crate::model::ETag>) -> Option<String> {
-        let tries = job.node.local.as_ref().map_or(0, |local| local.tries);
-        if_match.as_ref().filter(|_| tries < 2).map(|tag| tag.as_str().to_owned())
     }
 
     async fn upload_in_session(&self, job: &Job<'_>) -> Result<RemoteItem, GraphError> {
@@ -120,14 +115,8 @@ impl Engine {
     /// The session is gone: it was committed, or it must be made anew.
     async fn result_or_restart(&self, job: &Job<'_>, error: GraphError) -> Result<RemoteItem, GraphError> {
         self.0.forget_session(job.content).await;
-        let seal = job.node.local.as_ref().and_then(|local| local.seal.as_ref());
         match self.read_result(job).await {
-            Ok(item)
-                if item.size == Some(job.size)
-                    && seal.is_some_and(|seal| item.hashes.quick_xor == Some(seal.quick_xor)) =>
-            {
-                Ok(item)
-            }
+            Ok(item) if has_sent_content(job.send, &item) => Ok(item),
             _ => Err(error),
         }
     }
@@ -171,7 +160,8 @@ impl Engine {
                 conflict: ConflictBehavior::Fail,
             },
             Send::Replace { item, if_match, .. } => {
-                UploadTarget::Replace { item: item.clone(), if_match: self.tag(job, if_match) }
+                let if_match = self.precondition(job.node, item, if_match.as_ref()).await?;
+                UploadTarget::Replace { item: item.clone(), if_match }
             }
             _ => unreachable!("only creates and replaces carry content"),
         };
