@@ -1,0 +1,15 @@
+//! The whole program, mounted: system calls and real programs, each compared with a local directory, and
+//! afterwards the service compared with the tree.
+
+#[path = "../mounted_support/mod.rs"]
+mod mounted_support;
+
+mod attributes;
+mod directories;
+mod files;
+mod life;
+mod locks;
+mod names;
+mod programs;
+mod saves;
+mod together;
