@@ -13,7 +13,7 @@ use super::control::{
 };
 use super::exit;
 use crate::config::MountSettings;
-use crate::engine::{Engine, EngineError, EngineStatus, State};
+use crate::engine::{Engine, EngineError, EngineStatus, State, Waiting};
 use crate::fuse::{MountedSession, Unmount};
 use crate::model::NodeId;
 use crate::model::names;
@@ -45,9 +45,9 @@ impl Handler {
         Ok(at)
     }
 
-    async fn outcome(&self) -> Result<Outcome, ControlError> {
-        let status = self.engine.status().await.map_err(|error| failed(&error))?;
-        Ok(Outcome { unsent: status.pending, parked: parked(&status), unprotected: status.local_only })
+    async fn outcome(&self, top: NodeId) -> Result<Outcome, ControlError> {
+        let left = self.engine.left_below(top).await.map_err(|error| failed(&error))?;
+        Ok(Outcome { unsent: left.pending, parked: parked(&left.waiting), unprotected: left.local_only })
     }
 
     async fn wait_for_sync(
@@ -63,7 +63,7 @@ impl Handler {
             progress.send_replace(Progress { pending: left.pending, sent, total: sent, current: None });
         });
         match told.await {
-            Ok(_) | Err(EngineError::Deadline) => self.outcome().await,
+            Ok(_) | Err(EngineError::Deadline) => self.outcome(top).await,
             Err(error) => Err(failed(&error)),
         }
     }
@@ -93,7 +93,7 @@ impl Handler {
             account: self.settings.account.clone(),
             read_only: self.settings.read_only,
             pending: status.pending,
-            parked: parked(&status),
+            parked: parked(&status.waiting),
             unprotected: status.local_only,
             uploads: status
                 .uploads
@@ -177,9 +177,8 @@ fn state(state: State) -> MountState {
     }
 }
 
-fn parked(status: &EngineStatus) -> Vec<Parked> {
-    status
-        .waiting
+fn parked(waiting: &[Waiting]) -> Vec<Parked> {
+    waiting
         .iter()
         .filter_map(|waiting| {
             let reason = waiting.reason?;

@@ -31,6 +31,17 @@ pub struct Left {
     pub parked: u64,
 }
 
+/// What is left below a folder, or of one file.
+#[derive(Clone, Debug, Default)]
+pub struct LeftBelow {
+    /// Changes that are not on the service.
+    pub pending: u64,
+    /// Files that live only here by their nature.
+    pub local_only: u64,
+    /// The first of the unsent changes, parked ones first.
+    pub waiting: Vec<Waiting>,
+}
+
 impl Engine {
     /// Nothing rests until the guard is dropped.
     pub fn hurry(&self) -> Hurry {
@@ -93,7 +104,7 @@ impl Engine {
             let changed = self.0.progress.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
-            let left = self.left_below(top).await?;
+            let left = self.count_below(top).await?;
             if told != Some(left) {
                 progress(left);
                 told = Some(left);
@@ -115,7 +126,7 @@ impl Engine {
         }
     }
 
-    async fn left_below(&self, top: NodeId) -> Result<Left, EngineError> {
+    async fn count_below(&self, top: NodeId) -> Result<Left, EngineError> {
         let inner = self.0.clone();
         let count = move || -> Result<Left, StoreError> {
             if top == NodeId::ROOT {
@@ -132,6 +143,29 @@ impl Engine {
             Ok(left)
         };
         Ok(self.0.blocking.start(count).await?)
+    }
+
+    /// What is unsent below `top`, and why.
+    pub async fn left_below(&self, top: NodeId) -> Result<LeftBelow, EngineError> {
+        let inner = self.0.clone();
+        let tell = move || -> Result<LeftBelow, StoreError> {
+            let mut left = LeftBelow::default();
+            let mut dirty = Vec::new();
+            for node in inner.store.dirty()? {
+                if top != NodeId::ROOT && !inner.lies_below(&node, top)? {
+                    continue;
+                }
+                if node.is_dirty() {
+                    left.pending += 1;
+                    dirty.push(node);
+                } else {
+                    left.local_only += u64::from(node.local.is_some_and(|local| !local.deleted));
+                }
+            }
+            left.waiting = inner.first_waiting(dirty)?;
+            Ok(left)
+        };
+        Ok(self.0.blocking.start(tell).await?)
     }
 
     /// Tries every parked change again now.
@@ -190,9 +224,7 @@ impl Inner {
         };
         let mut dirty = self.store.dirty()?;
         dirty.retain(Node::is_dirty);
-        dirty.sort_by_key(|node| node.local.as_ref().is_none_or(|local| local.parked.is_none()));
-        let waiting =
-            dirty.iter().take(NAMED).map(|node| self.waiting(node)).collect::<Result<_, StoreError>>()?;
+        let waiting = self.first_waiting(dirty)?;
         Ok(EngineStatus {
             state,
             pending: counts.pending,
@@ -205,6 +237,12 @@ impl Inner {
             quota: *lock(&self.quota),
             trouble,
         })
+    }
+
+    /// The first of these unsent changes, parked ones before others.
+    fn first_waiting(&self, mut dirty: Vec<Node>) -> Result<Vec<Waiting>, StoreError> {
+        dirty.sort_by_key(|node| node.local.as_ref().is_none_or(|local| local.parked.is_none()));
+        dirty.iter().take(NAMED).map(|node| self.waiting(node)).collect()
     }
 
     fn waiting(&self, node: &Node) -> Result<Waiting, StoreError> {
