@@ -80,12 +80,11 @@ impl Engine {
     }
 
     fn unreachable(&self, why: &str) -> EngineError {
-        let error = if self.is_signed_out() {
-            crate::graph::GraphError::SignedOut { reason: why.to_owned() }
+        if self.is_signed_out() {
+            crate::graph::GraphError::SignedOut { reason: why.to_owned() }.into()
         } else {
-            crate::graph::GraphError::Deadline { sent: false }
-        };
-        error.into()
+            EngineError::Offline
+        }
     }
 
     /// Waits until everything below `top` is on the service; what is parked is not waited for.

@@ -14,6 +14,9 @@ pub enum EngineError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] Arc<StoreError>),
+    /// The service is known to be out of reach.
+    #[error("the service cannot be reached")]
+    Offline,
     /// The change is parked.
     #[error("{}", .0.detail)]
     Parked(Parked),

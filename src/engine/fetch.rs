@@ -19,7 +19,7 @@ use crate::model::{ByteRange, Comparison, DriveId, ItemId, RemoteItem};
 const URL_LIFE: Duration = Duration::from_secs(300);
 /// How long a transfer may take to begin while the service is known to be out of reach: enough to notice that
 /// it is back, too short to be felt as a hang.
-const OFFLINE_PATIENCE: Duration = Duration::from_millis(800);
+pub(super) const OFFLINE_PATIENCE: Duration = Duration::from_millis(800);
 const URLS: NonZeroUsize = NonZeroUsize::new(10_000).expect("not zero");
 
 /// Fetches content of one drive.

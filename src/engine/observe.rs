@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::apply::{Applier, Effects, Seen, Source};
 use super::error::{Verdict, classify};
+use super::fetch::OFFLINE_PATIENCE;
 use super::{Engine, EngineError, Inner};
 use crate::graph::{DeltaFrom, DeltaLink, GraphError, PageLink, Priority};
 use crate::model::{ItemId, NodeId, RemoteItem, Timestamp};
@@ -55,10 +56,9 @@ impl Engine {
         match error {
             EngineError::Graph(graph) => match classify(graph) {
                 Verdict::SignedOut => self.0.signed_out(&graph.to_string()),
-                Verdict::Offline | Verdict::Unknown | Verdict::Later => {
-                    self.0.disconnected(&graph.to_string())
-                }
-                Verdict::Look | Verdict::Park { .. } => {
+                Verdict::Offline | Verdict::Unknown => self.0.disconnected(&graph.to_string()),
+                // A service that asks to wait is there.
+                Verdict::Later | Verdict::Look | Verdict::Park { .. } => {
                     tracing::warn!(%error, "the drive's changes cannot be read");
                 }
             },
@@ -261,7 +261,12 @@ impl Engine {
         if node.listed {
             return Ok(());
         }
-        let result = self.list(&node).await;
+        let result = if self.is_offline() {
+            let begun = tokio::time::timeout(OFFLINE_PATIENCE, self.list(&node)).await;
+            begun.unwrap_or(Err(EngineError::Offline))
+        } else {
+            self.list(&node).await
+        };
         self.0.drop_listing_gate(folder);
         result
     }

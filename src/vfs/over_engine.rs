@@ -93,6 +93,7 @@ impl From<EngineError> for VfsError {
             EngineError::Graph(error) => Self::from(&*error),
             EngineError::Store(error) => Self::Store(error.to_string()),
             EngineError::Parked(parked) => of_parked(parked.kind, parked.detail),
+            EngineError::Offline => Self::Offline,
             EngineError::Deadline => Self::Deadline,
             EngineError::NotFound => Self::Stale,
         }
