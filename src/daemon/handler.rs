@@ -1,7 +1,7 @@
 //! What the commands ask over the control socket, answered from the engine.
 
 use std::path::{Component, Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -26,11 +26,35 @@ pub(super) struct Handler {
     engine: Engine,
     settings: MountSettings,
     session: Arc<MountedSession>,
+    drain: Arc<DrainLimit>,
+}
+
+/// How long the daemon sends what is unsent once the mount has ended.
+#[derive(Debug)]
+pub(super) struct DrainLimit(Mutex<Duration>);
+
+impl DrainLimit {
+    pub(super) fn new(limit: Duration) -> Arc<Self> {
+        Arc::new(Self(Mutex::new(limit)))
+    }
+
+    pub(super) fn get(&self) -> Duration {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set(&self, limit: Duration) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = limit;
+    }
 }
 
 impl Handler {
-    pub(super) fn new(engine: Engine, settings: MountSettings, session: Arc<MountedSession>) -> Self {
-        Self { engine, settings, session }
+    pub(super) fn new(
+        engine: Engine,
+        settings: MountSettings,
+        session: Arc<MountedSession>,
+        drain: Arc<DrainLimit>,
+    ) -> Self {
+        Self { engine, settings, session, drain }
     }
 
     fn node_at(&self, path: &Path) -> Result<NodeId, ControlError> {
@@ -138,15 +162,17 @@ impl ControlHandler for Handler {
     ) -> BoxFuture<'_, Result<Outcome, ControlError>> {
         async move {
             let limit = drain.unwrap_or(self.settings.drain_timeout);
-            let outcome = self.wait_for_sync(Path::new(""), Some(limit), &progress).await?;
             let what = self.settings.mountpoint.display();
+            // First the mount, so that one in use is told at once and nothing new comes while the rest is sent.
+            self.drain.set(limit);
             self.session.stop(Unmount::WhenIdle).map_err(|problem| {
+                self.drain.set(self.settings.drain_timeout);
                 let text = problem.to_string();
                 let (why, remedy) = text.rsplit_once("; ").unwrap_or((&text, "close what is open below it"));
                 let why = why.split_once(": ").map_or(why, |(_, why)| why);
                 error(what, why, remedy, exit::BUSY)
             })?;
-            Ok(outcome)
+            self.wait_for_sync(Path::new(""), Some(limit), &progress).await
         }
         .boxed()
     }

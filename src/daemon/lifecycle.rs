@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::assemble::{Assembled, assemble, keep_log_short};
 use super::control::Server;
-use super::handler::Handler;
+use super::handler::{DrainLimit, Handler};
 use super::{DaemonError, ExitReport, exit};
 use crate::auth::TokenSource;
 use crate::config::{Environment, MountSettings};
@@ -60,7 +60,8 @@ pub(super) fn serve(
         engine.start();
         keep_log_short(engine.store());
         let shutdown = CancellationToken::new();
-        let handler = Handler::new(engine.clone(), settings.clone(), Arc::clone(&session));
+        let limit = DrainLimit::new(settings.drain_timeout);
+        let handler = Handler::new(engine.clone(), settings.clone(), Arc::clone(&session), limit.clone());
         let control = start_control(&settings, handler, shutdown.clone());
         ready();
         let mut broken = false;
@@ -71,7 +72,7 @@ pub(super) fn serve(
             }
             () = signals.next() => end_mount(&session).await,
         }
-        let report = drain(&engine, settings.drain_timeout, &mut signals).await;
+        let report = drain(&engine, limit.get(), &mut signals).await;
         shutdown.cancel();
         if let Some(control) = control {
             // Clients that take longer are cut off, which they are made for.
