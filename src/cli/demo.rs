@@ -33,7 +33,7 @@ pub struct Args {
 
 pub fn run(args: &Args) -> Result<u8, CliError> {
     mount::start_log(&log_filter());
-    if let Err(error) = std::fs::create_dir(&args.dir)
+    if let Err(error) = std::fs::create_dir_all(&args.dir)
         && error.kind() != std::io::ErrorKind::AlreadyExists
     {
         return Err(CliError::new(
