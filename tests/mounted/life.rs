@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use onedrivefs::emulator::{Fault, FaultAction};
 
@@ -187,28 +187,21 @@ fn what_cannot_be_sent_is_kept_and_said() {
 }
 
 #[test]
-fn a_busy_mount_can_be_ended_and_its_open_file_is_sent() {
+fn a_mount_in_use_is_told_at_once_and_stays() {
     let Some(mounted) = Mounted::usual() else { return };
     fs::write(mounted.path("file"), "before").expect("a file");
     let mut open = fs::File::options().append(true).open(mounted.path("file")).expect("it opens");
     std::io::Write::write_all(&mut open, b" and after").expect("a write");
+    let start = Instant::now();
     let output = mounted.run(&["umount", &text(&mounted.root())]);
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    if output.status.success() {
-        drop(open);
-        mounted.wait_for_end();
-    } else {
-        // Refused while in use is as good an answer, if it says so.
-        assert_eq!(output.status.code(), Some(7), "{said}");
-        drop(open);
-        mounted.unmount();
-    }
-    let content = mounted.control().content("file").expect("it is there");
-    if content.as_ref() != b"before and after" {
-        mounted.remount();
-        mounted.sync();
-        assert_eq!(mounted.control().content("file").as_deref(), Some(&b"before and after"[..]));
-    }
+    assert_eq!(output.status.code(), Some(7), "{said}");
+    assert!(said.trim_end().lines().count() == 1 && said.contains("held by"), "{said}");
+    assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+    std::io::Write::write_all(&mut open, b" that").expect("it still works");
+    drop(open);
+    mounted.unmount();
+    assert_eq!(mounted.control().content("file").as_deref(), Some(&b"before and after that"[..]));
 }
 
 #[test]

@@ -101,7 +101,7 @@ impl Tree {
         let mut found = Vec::new();
         for (path, here) in &self.0 {
             let name = path.rsplit('/').next().unwrap_or_default();
-            let stays = matches!(here.kind, Kind::Link(_)) || names::is_scratch(name.as_ref());
+            let stays = matches!(here.kind, Kind::Link(_)) || names::is_scratch(&names::to_local(name));
             match there.0.get(path) {
                 None if stays => {}
                 None => found.push(format!("{path}: only here")),
