@@ -109,11 +109,13 @@ fn one_round(mounted: &Mounted, round: u64, random: &mut Random) {
     let mut safe = Vec::new();
     let (reached, copied) = std::sync::mpsc::channel();
     std::thread::scope(|scope| {
+        // Dropped with the copy, however that ends.
+        let reached = reached;
         scope.spawn(move || {
-            if copied.recv().is_ok() {
-                std::thread::sleep(delay);
-                mounted.kill9_only();
-            }
+            let died_by_itself = copied.recv().is_err();
+            std::thread::sleep(delay);
+            assert!(!died_by_itself, "the daemon ended: {:?}\n{}", mounted.ended(), mounted.log_tail());
+            mounted.kill9_only();
         });
         for n in 0..FILES {
             if n == die_after {
