@@ -72,7 +72,18 @@ pub(super) fn serve(
             }
             () = signals.next() => end_mount(&session).await,
         }
-        let report = drain(&engine, limit.get(), &mut signals).await;
+        let files = Arc::clone(&assembled.files);
+        let release = async {
+            // Whoever still holds a file of a detached mount open goes on until then.
+            session.wait().await;
+            files.release_all();
+            std::future::pending().await
+        };
+        let report = tokio::select! {
+            biased;
+            report = release => report,
+            report = drain(&engine, limit.get(), &mut signals) => report,
+        };
         shutdown.cancel();
         if let Some(control) = control {
             // Clients that take longer are cut off, which they are made for.

@@ -466,7 +466,7 @@ impl Inner {
         self.fetch.set_offline(false);
         let mut link = lock(&self.link);
         let next = if self.enumerated.load(Ordering::Acquire) { State::Online } else { State::Enumerating };
-        if link.state != next {
+        if link.state != next && link.state != State::Draining {
             tracing::info!(from = ?link.state, to = ?next, "the service answers");
             *link = Link { state: next, trouble: None };
             self.wake.notify_one();

@@ -74,6 +74,11 @@ impl Handles {
         self.handles.remove(&handle).map(|(_, handle)| handle)
     }
 
+    /// Every handle that is open now, with its node.
+    pub fn all(&self) -> Vec<(NodeId, Handle)> {
+        self.handles.iter().map(|entry| (entry.value().file.node(), *entry.key())).collect()
+    }
+
     pub fn open_dir(&self, node: NodeId) -> Handle {
         let handle = self.number();
         self.dirs.insert(handle, node);

@@ -78,6 +78,16 @@ impl<D: Drive> Vfs<D> {
         &self.drive
     }
 
+    /// Closes every handle: the mount has ended.
+    ///
+    /// The kernel drops the RELEASE requests that wait when a mount ends; a file would count as being written
+    /// for ever, and never be sent.
+    pub fn release_all(&self) {
+        for (id, handle) in self.handles.all() {
+            self.release_handle(id, handle);
+        }
+    }
+
     /// Unlinks what is no longer needed, before the end.
     pub fn shutdown(&self) {
         self.garbage.collect();

@@ -346,3 +346,17 @@ async fn emacs_saves_keep_the_item_and_the_backup_has_the_old_bytes() {
     assert!(world.seal(new).await && world.seal(old).await);
     world.check_staging();
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_mount_that_ended_leaves_no_file_open() {
+    let world = World::new();
+    let written = world.create(Ino::ROOT, "a").await;
+    world.write(written, 0, b"one").await;
+    let read = world.sent(Ino::ROOT, "b", "B", b"first");
+    world.open(read, READ).await;
+    assert!(world.drive().has_writer(written.0.node()) && world.drive().is_open(read.node()));
+    world.vfs.release_all();
+    assert!(!world.drive().is_open(written.0.node()) && !world.drive().is_open(read.node()));
+    assert!(world.seal(written.0).await, "it can be sent");
+    assert_eq!(world.row(written.0).size(), 3);
+}
