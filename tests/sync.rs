@@ -422,3 +422,18 @@ async fn offline_what_is_here_works_and_what_is_not_fails_at_once() {
     machine.sync().await;
     assert_eq!(service.tree(), [file("new.txt", "written offline"), file("renamed.txt", "read before")]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_was_deleted_here_can_be_made_again_elsewhere() {
+    for flavour in FLAVOURS {
+        let service = Service::new(flavour);
+        service.write_elsewhere("a.txt", "one");
+        let machine = service.machine().await;
+        machine.look().await;
+        machine.unlink("a.txt").await.unwrap();
+        machine.sync().await;
+        service.write_elsewhere("a.txt", "two");
+        tokio::time::sleep(Duration::from_secs(31)).await;
+        assert_eq!(machine.read("a.txt").await.unwrap(), "two", "{flavour:?}");
+    }
+}

@@ -110,7 +110,7 @@ async fn a_change_that_is_refused_for_now_is_sent_later() {
                 hit(&service, method, 3, action.clone());
                 work(&machine).await;
                 // What is parked is tried again by itself.
-                tokio::time::sleep(Duration::from_secs(2 * 3600)).await;
+                tokio::time::sleep(Duration::from_secs(600)).await;
                 machine.sync().await;
                 assert_eq!(service.tree(), expected(), "{flavour:?} {method} {action:?}");
             }
@@ -229,7 +229,7 @@ async fn a_resync_of_the_whole_drive_loses_and_deletes_nothing() {
         machine.write("unsent", "here only").await;
         service.edit(Edit::Delete { path: "deleted".into() });
         service.write_elsewhere("appeared", "new");
-        service.control.delta_resync(Resync::default());
+        service.control.delta_resync(Resync::Plain);
         machine.look().await;
         machine.look().await;
         machine.sync().await;
@@ -237,5 +237,26 @@ async fn a_resync_of_the_whole_drive_loses_and_deletes_nothing() {
         assert_eq!(names, ["appeared", "edited", "renamed", "touched", "unsent"], "{flavour:?}");
         let on_service: Vec<String> = service.tree().into_iter().map(|(path, _)| path).collect();
         assert_eq!(on_service, names, "{flavour:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_library_rewrites_after_an_upload_is_taken_over_and_not_sent_again() {
+    use onedrivefs::emulator::Rewrite;
+    for rewrite in [Rewrite::LibraryLater, Rewrite::AtOnce] {
+        let service = Service::new(Flavour::DocumentLibrary);
+        service.control.switch(|switches| switches.rewrite = rewrite);
+        let machine = service.machine().await;
+        machine.look().await;
+        service.control.reset_log();
+        machine.write("letter.docx", "not really a document").await;
+        machine.sync().await;
+        tokio::time::sleep(Duration::from_secs(600)).await;
+        machine.sync().await;
+        assert_eq!(service.requests("PUT"), 1, "{rewrite:?}");
+        let stored = service.control.content("letter.docx").unwrap();
+        let read = machine.read("letter.docx").await.unwrap();
+        assert_eq!(read.as_bytes(), &stored[..], "{rewrite:?}");
+        assert_eq!(machine.list("").await, ["letter.docx"]);
     }
 }

@@ -86,7 +86,9 @@ impl Engine {
     }
 
     async fn succeeded(&self, id: NodeId, send: Send, item: Option<RemoteItem>) -> Result<(), EngineError> {
-        if let (Some(item), Some(content)) = (&item, send.content()) {
+        if let Some(item) = item.as_ref().filter(|item| has_sent_content(&send, item))
+            && let Some(content) = send.content()
+        {
             self.keep_content(item, content).await;
         }
         let inner = self.0.clone();
@@ -98,7 +100,6 @@ impl Engine {
 
     /// What was uploaded is what a read of the new version would fetch: the cache takes it over.
     ///
-    /// Not where the service rewrote it (another size or hash): then the blocks are dropped, and read anew.
     async fn keep_content(&self, item: &RemoteItem, content: u64) {
         let rewritten = is_rewritten(self.0.is_business(), item.name.as_deref().unwrap_or_default());
         let view = super::apply::view_of(item, None, item.name.clone().unwrap_or_default());
@@ -109,7 +110,7 @@ impl Engine {
             .blocking
             .start(move || {
                 let path = inner.staging.path(StagingId(content));
-                inner.cache.adopt(&key, &path)
+                inner.cache.adopt(&key, &path).map(drop)
             })
             .await;
         if let Err(error) = kept {

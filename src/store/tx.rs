@@ -776,9 +776,9 @@ impl<'a> Tx<'a> {
             .map(|seq| seq as u64))
     }
 
-    /// Forgets own deletes from before `seq`.
+    /// Forgets own deletes that a look which began at `seq` has seen.
     pub fn expire_tombstones(&mut self, seq: u64) -> Result<(), StoreError> {
-        self.db.execute("DELETE FROM tombstones WHERE own_seq < ?1", [seq as i64])?;
+        self.db.execute("DELETE FROM tombstones WHERE own_seq <= ?1", [seq as i64])?;
         Ok(())
     }
 
