@@ -137,14 +137,19 @@ fn record_item(
         tracing::error!(node = %id, "the service has another content than was sent: both are kept");
         // Nothing is known of how the two relate: the conflict table then keeps both.
         tx.set_base(id, Some(&RemoteView { version: Default::default(), ..view }))?;
-        return tx.set_local(id, Some(&LocalView { parked: None, tries: 0, retry_at: Timestamp(0), ..local.clone() }));
+        return tx.set_local(
+            id,
+            Some(&LocalView { parked: None, tries: 0, retry_at: Timestamp(0), ..local.clone() }),
+        );
     }
     finish_local(tx, &node, local, &view, send)
 }
 
 /// Whether the service says that it has other bytes than were sent, for a file whose type it does not rewrite.
 fn is_another_content(local: &LocalView, send: &Send, item: &RemoteItem, business: bool) -> bool {
-    let (Send::Create { size, quick_xor, .. } | Send::Replace { size, quick_xor, .. }) = send else { return false };
+    let (Send::Create { size, quick_xor, .. } | Send::Replace { size, quick_xor, .. }) = send else {
+        return false;
+    };
     let differs = item.size.is_some_and(|theirs| theirs != *size)
         || item.hashes.quick_xor.is_some_and(|theirs| theirs != *quick_xor);
     let name = item.name.as_deref().unwrap_or_default();

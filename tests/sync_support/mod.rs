@@ -333,6 +333,12 @@ impl Machine {
 
     /// The machine dies: nothing is written, sent or closed any more.
     pub fn crash(self) {
+        drop(self);
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
         self.engine.stop();
     }
 }
