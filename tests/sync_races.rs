@@ -285,3 +285,30 @@ async fn an_edit_elsewhere_of_the_same_size_is_not_taken_for_an_upload_whose_ans
         assert!(tree.iter().any(|(_, content)| content.as_deref() == Some("mine, again")), "{tree:?}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_change_that_could_not_be_looked_at_is_seen_once_it_can() {
+    for flavour in FLAVOURS {
+        let service = Service::new(flavour);
+        let machine = service.machine().await;
+        machine.look().await;
+        machine.write("a.txt", "mine").await;
+        machine.sync().await;
+        machine.look().await;
+        service.write_elsewhere("a.txt", "theirs, longer");
+        let id = service.control.id_of("a.txt").unwrap();
+        let failing = FaultAction::Reset { after: false };
+        let number = service.control.inject(Fault {
+            method: Some("GET".into()),
+            path: Some(format!("/items/{}", id.replace('!', "*"))),
+            op: None,
+            skip: 0,
+            count: None,
+            action: failing,
+        });
+        machine.look().await;
+        service.control.remove_fault(number);
+        tokio::time::sleep(Duration::from_secs(120)).await;
+        assert_eq!(machine.read("a.txt").await.unwrap(), "theirs, longer");
+    }
+}

@@ -9,7 +9,7 @@ use super::fetch::OFFLINE_PATIENCE;
 use super::{Engine, EngineError, Inner};
 use crate::graph::{DeltaFrom, DeltaLink, GraphError, PageLink, Priority};
 use crate::model::{ItemId, NodeId, RemoteItem, Timestamp};
-use crate::store::{Durability, Node, NodeKind, StoreError};
+use crate::store::{Durability, Node, NodeKind, StoreError, Tx};
 
 /// Where the next round begins.
 const LINK: &str = "delta_link";
@@ -23,6 +23,11 @@ const ENUMERATED: &str = "enumerated";
 const MARK: &str = "mark";
 /// Wall time of the newest finished round.
 const LAST: &str = "last_delta";
+
+/// Sequence number at which the enumeration began whose unmarked items are still to be looked at.
+const SWEEP: &str = "sweep_seq";
+/// Items that must be read by their id before they are believed (JSON).
+const DOUBTS: &str = "doubts";
 
 /// Pages without an entry in a row before a round is given up and begun again later (graph-api 15.41).
 const EMPTY_PAGES: u32 = 50;
@@ -121,6 +126,8 @@ impl Engine {
         self.begin_enumeration()?;
         self.0.store.write(Durability::Process, |tx| {
             tx.take_round()?;
+            tx.set_meta(SWEEP, None)?;
+            tx.set_meta(PAGE_SEQ, None)?;
             tx.set_meta(LINK, None)?;
             tx.set_meta(PAGE, location.as_ref().map(PageLink::expose))
         })?;
@@ -169,6 +176,7 @@ impl Engine {
                         } else {
                             items.iter().try_for_each(|item| tx.push_round(&to_json(item)))?;
                         }
+                        add_doubts(tx, &applier.effects.doubted)?;
                         tx.set_meta(PAGE_SEQ, Some(&sent_seq.to_string()))?;
                         tx.set_meta(PAGE, Some(&link))
                     })?;
@@ -189,50 +197,106 @@ impl Engine {
         enumerating: bool,
     ) -> Result<(), EngineError> {
         let (inner, link) = (self.0.clone(), link.expose().to_owned());
-        let (effects, unmarked) =
+        let effects =
             self.0.blocking.start(move || inner.apply_round(last, &link, sent_seq, enumerating)).await?;
-        if !unmarked.is_empty() {
-            self.sweep(unmarked).await?;
-        }
         self.settle_doubts(effects).await;
-        if enumerating {
-            self.0.store.write(Durability::Process, |tx| {
-                tx.set_all_listed()?;
-                tx.set_meta(ENUMERATED, Some("1"))
-            })?;
-            self.0.enumerated.store(true, std::sync::atomic::Ordering::Release);
-            self.0.connected();
-        }
+        self.finish_enumeration().await?;
         self.0.set_looked(sent_seq);
         self.0.wake.notify_one();
         Ok(())
     }
 
-    /// What an enumeration did not show is read by its id, and taken away only where it is gone.
-    async fn sweep(&self, unmarked: Vec<ItemId>) -> Result<(), EngineError> {
-        tracing::info!(
-            count = unmarked.len(),
-            "items that were not listed any more are looked at one by one"
-        );
-        let sent_seq = self.0.store.sequence();
-        for item in unmarked {
-            match self.look_at(&item).await {
-                Some(seen) => self.take_in(vec![seen], Source::Direct, sent_seq).await,
-                None => return Err(EngineError::Deadline),
-            }
+    /// What an enumeration did not show is read by its id, and taken away only where it is gone. What cannot be
+    /// read now is tried again after the next round.
+    async fn finish_enumeration(&self) -> Result<(), EngineError> {
+        let Some(began) = self.meta(SWEEP)?.and_then(|text| text.parse().ok()) else { return Ok(()) };
+        let inner = self.0.clone();
+        let look = move || {
+            inner.store.inspect(|tx| {
+                let mark = mark(tx.meta(MARK)?);
+                Ok((mark, tx.unmarked(mark, began)?))
+            })
+        };
+        let (mark, unmarked) = self.0.blocking.start(look).await?;
+        if !self.sweep(unmarked, mark).await? {
+            tracing::warn!("not every item that was not listed could be looked at: the rest follows");
+            return Ok(());
         }
+        let inner = self.0.clone();
+        let end = move || {
+            inner.store.write(Durability::Process, |tx| {
+                tx.set_all_listed()?;
+                tx.set_meta(SWEEP, None)?;
+                tx.set_meta(ENUMERATED, Some("1"))
+            })
+        };
+        self.0.blocking.start(end).await?;
+        self.0.enumerated.store(true, std::sync::atomic::Ordering::Release);
+        self.0.connected();
         Ok(())
     }
 
-    /// Reads by id what a report alone does not prove, then carries the other effects out.
+    /// False if the service could not tell of all of them.
+    async fn sweep(&self, unmarked: Vec<ItemId>, mark: u64) -> Result<bool, EngineError> {
+        if !unmarked.is_empty() {
+            let count = unmarked.len();
+            tracing::info!(count, "items that were not listed any more are looked at one by one");
+        }
+        for item in unmarked {
+            let sent_seq = self.0.store.sequence();
+            match self.0.graph.item(&self.0.drive.id, &item, Priority::Enumeration).await {
+                Ok(found) => self.take_in(vec![found], Source::Direct, sent_seq).await,
+                Err(GraphError::NotFound { .. }) => {
+                    let gone = RemoteItem { deleted: true, ..RemoteItem::bare(item.clone()) };
+                    self.take_in(vec![gone], Source::Direct, sent_seq).await;
+                }
+                Err(error) if matches!(classify(&error), Verdict::Look | Verdict::Park { .. }) => {
+                    tracing::debug!(%item, %error, "an item that was not listed cannot be looked at");
+                }
+                Err(_) => return Ok(false),
+            }
+            let inner = self.0.clone();
+            let seen = move || {
+                inner.store.write(Durability::Process, |tx| match tx.by_item(&item)? {
+                    Some(node) => tx.set_mark(node.id, mark),
+                    None => Ok(()),
+                })
+            };
+            self.0.blocking.start(seen).await?;
+        }
+        Ok(true)
+    }
+
+    /// Carries effects out, then reads by id what a report alone does not prove: what is in doubt now, and what
+    /// could not be read before.
     pub(super) async fn settle_doubts(&self, mut effects: Effects) {
-        let doubted: BTreeSet<ItemId> = std::mem::take(&mut effects.doubted).into_iter().collect();
+        let mut doubted: BTreeSet<ItemId> = std::mem::take(&mut effects.doubted).into_iter().collect();
         self.0.carry_out(effects);
+        match self.meta(DOUBTS) {
+            Ok(known) => doubted.extend(doubts(known)),
+            Err(error) => tracing::warn!(%error, "items in doubt cannot be read from the store"),
+        }
+        let mut settled = BTreeSet::new();
         for item in doubted {
             let sent_seq = self.0.store.sequence();
             if let Some(seen) = self.look_at(&item).await {
                 self.take_in(vec![seen], Source::Direct, sent_seq).await;
+                settled.insert(item);
             }
+        }
+        if settled.is_empty() {
+            return;
+        }
+        let inner = self.0.clone();
+        let forget = move || {
+            inner.store.write(Durability::Process, |tx| {
+                let mut left = doubts(tx.meta(DOUBTS)?);
+                left.retain(|item| !settled.contains(item));
+                tx.set_meta(DOUBTS, to_meta(&left).as_deref())
+            })
+        };
+        if let Err(error) = self.0.blocking.start(forget).await {
+            tracing::warn!(%error, "settled doubts stay on record; they are settled again");
         }
     }
 
@@ -327,6 +391,8 @@ impl Engine {
                             );
                         }
                         tx.set_listed(folder, true)?;
+                        add_doubts(tx, &applier.effects.doubted)?;
+                        add_doubts(tx, &absent)?;
                         Ok(absent)
                     })?;
                 inner.sink.changed(&committed.changes);
@@ -344,7 +410,13 @@ impl Engine {
         let page = self.0.graph.children(&self.0.drive.id, &view.item, None, Priority::Upload).await?;
         let empty = page.items.is_empty();
         if !empty {
-            self.take_in(page.items, Source::Direct, sent_seq).await;
+            // A listing may still show what was deleted moments ago.
+            let inner = self.0.clone();
+            let seen = move || inner.observe(&page.items, Source::Report, sent_seq);
+            match self.0.blocking.start(seen).await {
+                Ok(effects) => self.settle_doubts(effects).await,
+                Err(error) => tracing::error!(%error, "what is in a folder could not be recorded"),
+            }
         }
         Ok(empty)
     }
@@ -362,7 +434,7 @@ impl Inner {
         link: &str,
         sent_seq: u64,
         enumerating: bool,
-    ) -> Result<(Effects, Vec<ItemId>), StoreError> {
+    ) -> Result<Effects, StoreError> {
         let mut applier = self.applier();
         let now = Timestamp::from(self.clock.wall());
         let committed = self.store.write_changes(Durability::Process, |tx| -> Result<_, StoreError> {
@@ -388,10 +460,13 @@ impl Inner {
             tx.set_meta(PAGE_SEQ, None)?;
             tx.set_meta(LINK, Some(link))?;
             tx.set_meta(LAST, Some(&now.0.to_string()))?;
-            if enumerating { tx.unmarked(mark, sent_seq) } else { Ok(Vec::new()) }
+            if enumerating {
+                tx.set_meta(SWEEP, Some(&sent_seq.to_string()))?;
+            }
+            add_doubts(tx, &applier.effects.doubted)
         })?;
         self.sink.changed(&committed.changes);
-        Ok((applier.effects, committed.value))
+        Ok(applier.effects)
     }
 
     /// When the newest finished round was applied.
@@ -408,6 +483,25 @@ impl Inner {
 
 fn mark(text: Option<String>) -> u64 {
     text.and_then(|text| text.parse().ok()).unwrap_or(1)
+}
+
+/// Doubts outlive the round that raised them: its link is past them.
+fn add_doubts(tx: &mut Tx<'_>, items: &[ItemId]) -> Result<(), StoreError> {
+    if items.is_empty() {
+        return Ok(());
+    }
+    let mut known = doubts(tx.meta(DOUBTS)?);
+    known.extend(items.iter().cloned());
+    tx.set_meta(DOUBTS, to_meta(&known).as_deref())
+}
+
+fn doubts(text: Option<String>) -> BTreeSet<ItemId> {
+    text.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default()
+}
+
+fn to_meta(doubts: &BTreeSet<ItemId>) -> Option<String> {
+    let text = || serde_json::to_string(doubts).expect("plain data is always written");
+    (!doubts.is_empty()).then(text)
 }
 
 /// An item may appear several times in a round: the last one wins (graph-api 9.2). Order is kept.
