@@ -19,6 +19,7 @@ mod observe;
 mod op;
 mod open;
 pub mod planner;
+mod power;
 mod precondition;
 mod record;
 mod recover;

@@ -83,6 +83,8 @@ pub struct World {
     pub occupants: BTreeMap<(NodeId, String), Occupant>,
     /// What was sent for dirty nodes without an answer so far, whether in flight or unknown.
     pub sent: BTreeMap<NodeId, Send>,
+    /// Nodes whose content a power cut may have taken a part of.
+    pub doubtful: BTreeSet<NodeId>,
     /// Wall time.
     pub now: Timestamp,
     /// Nanoseconds that a change rests before it is sent.
@@ -185,6 +187,10 @@ impl<'a> Planner<'a> {
         }
         if self.is_claimed(id, item) {
             return None;
+        }
+        if self.world.doubtful.contains(&id) && !local.deleted && item.node.remote.is_some() {
+            // What the service has is whole: it keeps the name.
+            return self.seal_first(item, Outcome::ConflictCopy);
         }
         if let Some(settled) = self.settle(id, item) {
             return settled;

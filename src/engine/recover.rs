@@ -28,6 +28,7 @@ impl Engine {
     pub fn recover(&self) -> Result<(), RecoverError> {
         self.0.enumerated.store(self.0.was_enumerated()?, std::sync::atomic::Ordering::Release);
         self.0.clean_up()?;
+        self.0.distrust_after_power_cut()?;
         let named: BTreeSet<u64> = self.0.store.staged()?.into_iter().chain(self.0.store.kept()?).collect();
         let entries = self.0.staging.list()?;
         if let Some(last) = entries.last() {
@@ -45,10 +46,7 @@ impl Engine {
     /// After everything else: what is committed survives a power cut from here on.
     pub fn close(&self) -> Result<(), StoreError> {
         self.0.clean_up()?;
-        self.0.store.write(Durability::Power, |tx| {
-            let now = Timestamp::from(self.0.clock.wall());
-            tx.set_meta("closed_at", Some(&now.0.to_string()))
-        })?;
+        self.0.end_in_order()?;
         self.0.store.checkpoint()
     }
 }

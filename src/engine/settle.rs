@@ -3,7 +3,7 @@
 use super::apply::{Applier, fresh_local};
 use super::conflict::{NameTaken, Outcome};
 use crate::model::{NodeId, Timestamp, names};
-use crate::store::{LocalView, Node, NodeKind, StoreError, Tx};
+use crate::store::{LocalView, Node, NodeKind, Power, StoreError, Tx};
 
 /// Who we are and when it is, for the names of conflict copies.
 #[derive(Clone, Debug)]
@@ -91,6 +91,10 @@ pub(super) fn settle(
 fn conflict_copy(tx: &mut Tx<'_>, node: &Node, local: &LocalView, naming: &Naming) -> Result<(), StoreError> {
     let path = tx.path(node.id)?;
     let name = naming.free_name(tx, local.parent, &local.name)?;
+    let was_lost = match local.content {
+        Some(content) => tx.power(content)? == Some(Power::Lost),
+        None => false,
+    };
     let copy = tx.insert(node.kind)?;
     let seq = tx.next_sequence();
     tx.set_local(node.id, None)?;
@@ -111,7 +115,8 @@ fn conflict_copy(tx: &mut Tx<'_>, node: &Node, local: &LocalView, naming: &Namin
         // A session for the item itself must not carry the copy.
         tx.remove_session(content)?;
     }
-    tx.notice(naming.now, &path, &format!("changed here and elsewhere: this version is kept as \"{name}\""))
+    let why = if was_lost { "not synced when the power went" } else { "changed here and elsewhere" };
+    tx.notice(naming.now, &path, &format!("{why}: this version is kept as \"{name}\""))
 }
 
 /// Ours and theirs want one name.

@@ -20,7 +20,7 @@ impl Inner {
             ..World::default()
         };
         self.store.inspect(|tx| {
-            let mut attempts = attempts(tx)?;
+            let (mut attempts, lost) = (attempts(tx)?, tx.lost()?);
             for node in tx.dirty()? {
                 let sent = attempts.remove(&node.id);
                 world.sent.extend(sent.clone().map(|sent| (node.id, sent)));
@@ -29,6 +29,8 @@ impl Inner {
                 } else {
                     sent.map(AttemptState::Unknown)
                 };
+                let content = node.local.as_ref().and_then(|local| local.content);
+                world.doubtful.extend(content.filter(|content| lost.contains(content)).map(|_| node.id));
                 let (open, writer) = (self.open.is_open(node.id), self.open.has_writer(node.id));
                 world.dirty.insert(node.id, Item { node, attempt, open, writer });
             }

@@ -8,7 +8,7 @@ use super::StoreError;
 const APPLICATION_ID: i32 = 0x4f44_4653;
 
 /// Each step brings the database from version `index` to `index + 1`; steps are never edited once released.
-const MIGRATIONS: &[&str] = &[V1];
+const MIGRATIONS: &[&str] = &[V1, V2];
 
 const V1: &str = "
 CREATE TABLE meta(key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -70,6 +70,12 @@ CREATE TABLE unlinks(content INTEGER PRIMARY KEY);
 CREATE TABLE overs(content INTEGER PRIMARY KEY, base INTEGER NOT NULL);
 -- What the user should be told once.
 CREATE TABLE notices(id INTEGER PRIMARY KEY AUTOINCREMENT, at INTEGER NOT NULL, path TEXT NOT NULL, text TEXT NOT NULL);
+";
+
+const V2: &str = "
+-- What is known of staged content for the case of a power cut; no row: it was not synced since it was last
+-- opened for writing.
+CREATE TABLE power(content INTEGER PRIMARY KEY, synced INTEGER NOT NULL);
 ";
 
 /// Brings a fresh or older database to the present version; refuses a newer or foreign one.

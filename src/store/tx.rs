@@ -6,7 +6,7 @@ use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
 use super::StoreError;
 use super::rows::{self, FLAG_MALWARE};
-use super::types::{Attempt, Change, LocalView, Node, NodeKind, Place, RemoteView, SessionRow};
+use super::types::{Attempt, Change, LocalView, Node, NodeKind, Place, Power, RemoteView, SessionRow};
 use crate::model::names;
 use crate::model::{ItemId, NodeId, Timestamp};
 
@@ -329,6 +329,12 @@ impl<'a> Tx<'a> {
                  WHERE id = ?1 AND content IS NOT NULL AND content IS NOT ?2)",
             )?
             .execute(params![id.0, but.map(|content| content as i64)])?;
+        self.db
+            .prepare_cached(
+                "DELETE FROM power WHERE content IN (SELECT content FROM local
+                 WHERE id = ?1 AND content IS NOT NULL AND content IS NOT ?2)",
+            )?
+            .execute(params![id.0, but.map(|content| content as i64)])?;
         if let Some(kept) = but {
             self.db.prepare_cached("DELETE FROM unlinks WHERE content = ?1")?.execute([kept as i64])?;
         }
@@ -347,6 +353,47 @@ impl<'a> Tx<'a> {
     pub fn stands_alone(&mut self, content: u64) -> Result<(), StoreError> {
         self.db.prepare_cached("DELETE FROM overs WHERE content = ?1")?.execute([content as i64])?;
         Ok(())
+    }
+
+    /// What is known of the content for the case of a power cut; nothing: it was not synced.
+    pub fn power(&self, content: u64) -> Result<Option<Power>, StoreError> {
+        Ok(self
+            .db
+            .prepare_cached("SELECT synced FROM power WHERE content = ?1")?
+            .query_row([content as i64], |row| row.get::<_, bool>(0))
+            .optional()?
+            .map(|synced| if synced { Power::Synced } else { Power::Lost }))
+    }
+
+    /// All content of which a power cut left nobody knows what.
+    pub fn lost(&self) -> Result<BTreeSet<u64>, StoreError> {
+        Ok(self
+            .db
+            .prepare_cached("SELECT content FROM power WHERE synced = 0")?
+            .query_map([], |row| row.get::<_, i64>(0).map(|content| content as u64))?
+            .collect::<rusqlite::Result<_>>()?)
+    }
+
+    /// Replaces what is known of the content for the case of a power cut.
+    pub fn set_power(&mut self, content: u64, power: Option<Power>) -> Result<(), StoreError> {
+        match power {
+            Some(power) => self
+                .db
+                .prepare_cached("INSERT OR REPLACE INTO power(content, synced) VALUES(?1, ?2)")?
+                .execute(params![content as i64, power == Power::Synced])?,
+            None => {
+                self.db.prepare_cached("DELETE FROM power WHERE content = ?1")?.execute([content as i64])?
+            }
+        };
+        Ok(())
+    }
+
+    /// The bytes of the content are durable. What a power cut took before does not come back.
+    pub fn synced(&mut self, content: u64) -> Result<(), StoreError> {
+        match self.power(content)? {
+            None => self.set_power(content, Some(Power::Synced)),
+            Some(Power::Synced | Power::Lost) => Ok(()),
+        }
     }
 
     /// The file of this staged content was unlinked.

@@ -84,6 +84,15 @@ impl RemoteView {
     }
 }
 
+/// What is known of unsealed staged content for the case of a power cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Power {
+    /// It was synced since it was last opened for writing.
+    Synced,
+    /// A power cut came before it was synced: nobody knows which of its bytes are there.
+    Lost,
+}
+
 /// The proof that staged content is complete and does not change any more.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Seal {

@@ -117,6 +117,14 @@ impl Body {
         }
     }
 
+    /// The number of staged content.
+    pub fn content(&self) -> Option<u64> {
+        match self {
+            Self::Staged(own) => Some(own.content()),
+            Self::Empty | Self::Clean(_) => None,
+        }
+    }
+
     /// Bytes.
     pub fn size(&self) -> u64 {
         match self {

@@ -12,7 +12,7 @@ use super::body::Body;
 use super::{Drive, VfsError, body, namespace};
 use crate::content::ContentKey;
 use crate::model::{ContentVersion, NodeId, Timestamp};
-use crate::store::{Durability, LocalView, Node, Place, RemoteView, Tx};
+use crate::store::{Durability, LocalView, Node, Place, Power, RemoteView, Tx};
 
 /// A file that some handle has open; shared by all of them.
 #[derive(Debug)]
@@ -183,6 +183,10 @@ impl State {
             let node = tx.find(self.node)?.ok_or(VfsError::Stale)?;
             let (content, next) = self.next_body(drive, tx, &node, empty, &mut made)?;
             self.adopt(tx, &node, content, next.size(), now)?;
+            // Synced no longer; and of what a power cut took nothing is left in an emptied file.
+            if empty || tx.power(content)? == Some(Power::Synced) {
+                tx.set_power(content, None)?;
+            }
             Ok::<_, VfsError>(next)
         });
         match outcome {
@@ -323,7 +327,8 @@ impl State {
         self.writable &= self.writers > 0;
     }
 
-    /// Records size and time in the store; nothing if they are recorded.
+    /// Records size and time in the store; nothing if they are recorded. With [`Durability::Power`] the bytes
+    /// were synced.
     pub fn record<D: Drive>(&mut self, drive: &D, durability: Durability) -> Result<bool, VfsError> {
         let (Body::Staged(own), true) = (&self.body, self.unrecorded) else { return Ok(false) };
         let (content, size) = (own.content(), self.body.size());
@@ -338,6 +343,9 @@ impl State {
             })?;
             if !is_named && let Some(base) = self.start_of(&node) {
                 tx.set_base(node.id, Some(&base))?;
+            }
+            if durability == Durability::Power {
+                tx.synced(content)?;
             }
             Ok::<_, VfsError>(())
         })?;

@@ -11,7 +11,7 @@ use super::handles::FileHandle;
 use super::namespace::{Created, Name, Namespace, Offer};
 use super::{Caller, Drive, Entry, Handle, OpenFlags, Opened, Vfs, VfsError};
 use crate::model::NodeId;
-use crate::store::{Change, Durability, Node, NodeKind};
+use crate::store::{Change, Durability, Node, NodeKind, Tx};
 
 /// Larger files keep their item when they are moved aside: copying them would take too long.
 const MATERIALISE_MAX: u64 = 256 << 20;
@@ -172,9 +172,11 @@ impl<D: Drive> Vfs<D> {
     /// Makes bytes and record durable: of the file, and of every change of the tree before.
     pub(super) fn sync_handle(&self, id: NodeId, handle: Handle) -> Result<(), VfsError> {
         let open = self.handles.get(id, handle)?;
-        open.file.body()?.sync()?;
+        let body = open.file.body()?;
+        body.sync()?;
         if !open.file.with(|state| state.record(&self.drive, Durability::Power))? {
-            self.sync_store()?;
+            let synced = |tx: &mut Tx<'_>| body.content().map_or(Ok(()), |content| tx.synced(content));
+            self.drive.store().write(Durability::Power, synced)?;
         }
         self.drive.nudge();
         Ok(())

@@ -24,7 +24,7 @@ async fn names_that_the_service_forbids_go_there_and_back() {
         machine.sync().await;
         assert_eq!(service.tree().len(), names.len());
         machine.crash();
-        std::fs::remove_file(service.dir().join("store.db")).ok();
+        std::fs::remove_file(service.dir().join("store.sqlite")).unwrap();
         let again = service.machine().await;
         again.look().await;
         let mut expected: Vec<String> = names.iter().map(|&name| name.into()).collect();

@@ -5,14 +5,15 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use onedrivefs::disk::power::PowerCut;
 use onedrivefs::disk::{Disk, DiskHook};
 use onedrivefs::emulator::{FaultAction, Flavour};
 use onedrivefs::engine::State;
 use onedrivefs::store::ParkKind;
-use onedrivefs::vfs::Filesystem;
+use onedrivefs::vfs::{Filesystem, OpenFlags};
 use tokio::time::{Instant, sleep};
 
-use crate::sync_support::Service;
+use crate::sync_support::{Machine, Service};
 use crate::{BOTH, READ, WRITE, changes, errno, fault, file, folder};
 
 // S1.
@@ -78,6 +79,119 @@ async fn fsync_makes_bytes_and_name_durable_here_and_asks_nobody() {
     machine.files.fsync(open.0, open.1, false).await.unwrap();
     assert_eq!(*steps.0.lock().unwrap(), ["staging.sync", "staging.sync_dir"]);
     assert_eq!(changes(&service), 0);
+}
+
+/// A machine whose disk forgets at a power cut what was not synced.
+async fn machine_with_power(service: &Service, boot: &str) -> (Machine, Arc<PowerCut>) {
+    let power = Arc::new(PowerCut::default());
+    let made = service.machine_of(|setup| {
+        setup.disk = Disk::with_hook(power.clone());
+        setup.staging.boot = boot.into();
+    });
+    (made.await, power)
+}
+
+/// Changes the two files of the service, one of them in the middle only, and makes a third.
+async fn change_three(machine: &Machine, sync: bool) {
+    for (path, flags, offset, bytes) in [
+        ("whole.txt", OpenFlags { truncate: true, ..WRITE }, 0, "NEW"),
+        ("part.txt", BOTH, 5, "NEW"),
+        ("new.txt", WRITE, 0, "made here"),
+    ] {
+        let open = machine.open(path, flags).await.unwrap();
+        machine.files.write(open.0, open.1, offset, bytes.as_bytes().to_vec().into()).await.unwrap();
+        if sync {
+            machine.files.fsync(open.0, open.1, false).await.unwrap();
+        }
+        machine.close(open).await.unwrap();
+    }
+}
+
+// S3.
+#[tokio::test(start_paused = true)]
+async fn what_was_synced_survives_a_power_cut() {
+    for seed in [None, Some(1), Some(2), Some(3)] {
+        let service = Service::new(Flavour::Business);
+        service.write_elsewhere("whole.txt", "from the service");
+        service.write_elsewhere("part.txt", "from the service");
+        let (machine, power) = machine_with_power(&service, "first").await;
+        machine.look().await;
+        change_three(&machine, true).await;
+        machine.crash();
+        power.cut(seed).unwrap();
+        let (again, _) = machine_with_power(&service, "second").await;
+        again.sync().await;
+        let expected =
+            [file("new.txt", "made here"), file("part.txt", "from NEW service"), file("whole.txt", "NEW")];
+        assert_eq!(service.tree(), expected, "{seed:?}");
+    }
+}
+
+// S4.
+#[tokio::test(start_paused = true)]
+async fn what_was_not_synced_before_a_power_cut_does_not_replace_what_the_service_has() {
+    for seed in [None, Some(1), Some(2), Some(3), Some(4), Some(5)] {
+        let service = Service::new(Flavour::Business);
+        service.write_elsewhere("whole.txt", "from the service");
+        service.write_elsewhere("part.txt", "from the service");
+        let (machine, power) = machine_with_power(&service, "first").await;
+        machine.look().await;
+        change_three(&machine, false).await;
+        machine.crash();
+        power.cut(seed).unwrap();
+        let (again, _) = machine_with_power(&service, "second").await;
+        again.sync().await;
+        for path in ["whole.txt", "part.txt"] {
+            assert_eq!(service.control.content(path).unwrap(), "from the service", "{seed:?} {path}");
+            assert_eq!(again.read(path).await.unwrap(), "from the service", "{seed:?} {path}");
+            let told = crate::notices(&again);
+            assert!(told.contains(&format!("{path}: not synced when the power went")), "{seed:?}: {told}");
+        }
+    }
+}
+
+// S4.
+#[tokio::test(start_paused = true)]
+async fn a_kill_or_an_orderly_end_is_no_power_cut() {
+    for in_order in [true, false] {
+        let service = Service::new(Flavour::Business);
+        service.write_elsewhere("whole.txt", "from the service");
+        service.write_elsewhere("part.txt", "from the service");
+        let (machine, power) = machine_with_power(&service, "first").await;
+        machine.look().await;
+        change_three(&machine, false).await;
+        machine.engine.stop();
+        if in_order {
+            machine.engine.close().unwrap();
+            power.cut(None).unwrap();
+        }
+        machine.crash();
+        let (again, _) = machine_with_power(&service, if in_order { "second" } else { "first" }).await;
+        again.sync().await;
+        assert_eq!(service.tree().len(), 3);
+        assert_eq!(service.control.content("part.txt").unwrap(), "from NEW service");
+        assert_eq!(service.control.content("whole.txt").unwrap(), "NEW");
+    }
+}
+
+// S4.
+#[tokio::test(start_paused = true)]
+async fn a_file_that_was_synced_and_opened_again_is_doubted_again_and_an_emptied_one_no_longer() {
+    let service = Service::new(Flavour::Business);
+    service.write_elsewhere("whole.txt", "from the service");
+    service.write_elsewhere("part.txt", "from the service");
+    let (machine, power) = machine_with_power(&service, "first").await;
+    machine.look().await;
+    change_three(&machine, true).await;
+    change_three(&machine, false).await;
+    machine.crash();
+    power.cut(None).unwrap();
+    let (again, _) = machine_with_power(&service, "second").await;
+    again.write("whole.txt", "written anew").await;
+    again.sync().await;
+    assert_eq!(service.control.content("whole.txt").unwrap(), "written anew");
+    assert_eq!(again.list("").await.len(), 3, "{:?}", service.tree());
+    assert_eq!(service.control.content("part.txt").unwrap(), "from NEW service");
 }
 
 // S6.

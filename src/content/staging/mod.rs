@@ -181,6 +181,11 @@ impl Staging {
         Ok(Self { shared: Arc::new(Shared { config, boot, disk, space, open: Mutex::default() }) })
     }
 
+    /// Identifies this boot of the machine.
+    pub fn boot(&self) -> &str {
+        &self.shared.config.boot
+    }
+
     /// Makes an empty content that stands alone.
     pub fn create(&self, id: StagingId) -> Result<Arc<StagingFile>, StagingError> {
         let shared = &self.shared;
