@@ -7,6 +7,8 @@ use std::io;
 use std::path::Path;
 
 use onedrivefs::daemon::exit;
+use onedrivefs::engine::EngineError;
+use onedrivefs::store::{ParkKind, Parked};
 use onedrivefs::vfs::VfsError;
 
 const BEGIN: &str = "<!-- made from the code: ";
@@ -100,6 +102,32 @@ fn errno_table() -> String {
     table
 }
 
+/// Reasons for which a change is not sent.
+fn reason_table() -> String {
+    use ParkKind::*;
+    let meanings = [
+        (Quota, "the drive is full"),
+        (Permission, "the service refuses the write, or flags the content as malware"),
+        (Name, "the service refuses the name"),
+        (Locked, "locked or checked out by someone"),
+        (TooLarge, "larger than the service takes"),
+        (AccessLost, "access to the folder or the drive is lost"),
+        (BaseGone, "the version under a partly changed file is gone"),
+        (Failing, "the service keeps failing on this one change"),
+        (LocalDisk, "the local content cannot be read"),
+    ];
+    let mut table = "| reason | errno with `--sync` |\n|---|---|\n".to_owned();
+    for (kind, meaning) in meanings {
+        // A kind that is missing above does not compile here.
+        match kind {
+            Quota | Permission | Name | Locked | TooLarge | AccessLost | BaseGone | Failing | LocalDisk => {}
+        }
+        let error = VfsError::from(EngineError::Parked(Parked { kind, detail: String::new() }));
+        writeln!(table, "| {meaning} | {} |", name_of(error.errno())).unwrap();
+    }
+    table
+}
+
 fn exit_table() -> String {
     let mut table = "| code | meaning |\n|---|---|\n".to_owned();
     for (code, meaning) in exit::TABLE {
@@ -120,7 +148,9 @@ fn with_part(document: &str, name: &str, table: &str) -> String {
 fn the_tables_of_errnos_and_exit_codes_are_those_of_the_code() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/errors.md");
     let document = std::fs::read_to_string(&path).unwrap();
-    let made = with_part(&with_part(&document, "errno", &errno_table()), "exit codes", &exit_table());
+    let made = with_part(&document, "errno", &errno_table());
+    let made = with_part(&made, "reasons", &reason_table());
+    let made = with_part(&made, "exit codes", &exit_table());
     if std::env::var_os("UPDATE_DOCS").is_some() {
         std::fs::write(&path, made).unwrap();
     } else {
