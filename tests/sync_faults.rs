@@ -260,3 +260,21 @@ async fn what_the_library_rewrites_after_an_upload_is_taken_over_and_not_sent_ag
         assert_eq!(machine.list("").await, ["letter.docx"]);
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn long_uploads_hold_up_no_rename() {
+    let service = Service::new(Flavour::Business);
+    service.write_elsewhere("old name", "x");
+    let machine = service.machine().await;
+    machine.look().await;
+    hit(&service, "PUT", 1000, FaultAction::Delay { ms: 50_000 });
+    for number in 0..20 {
+        machine.write(&format!("slow {number}"), "content").await;
+    }
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    machine.rename("old name", "new name").await.unwrap();
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    assert!(service.control.id_of("new name").is_some(), "renamed while uploads run");
+    machine.sync().await;
+    assert_eq!(service.tree().len(), 21);
+}

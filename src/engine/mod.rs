@@ -23,6 +23,7 @@ mod power;
 mod precondition;
 mod record;
 mod recover;
+mod run;
 mod seal;
 mod settle;
 mod status;
@@ -32,7 +33,7 @@ mod world;
 #[cfg(test)]
 mod testing;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -54,8 +55,6 @@ pub use fetch::{GraphFetch, SharedFetch};
 pub use observe::DEFAULT_POLL;
 pub use open::{Access, OpenNodes};
 pub use status::{EngineStatus, State, UploadProgress, Waiting};
-
-use op::Op;
 
 /// Told of every visible change that did not come from the caller itself.
 pub trait ChangeSink: Send + Sync {
@@ -156,6 +155,7 @@ struct Inner {
     enumerated: AtomicBool,
     changes: Arc<Semaphore>,
     upload_slots: Arc<Semaphore>,
+    seal_slots: Arc<Semaphore>,
     listings: DashMap<NodeId, Arc<tokio::sync::Mutex<()>>>,
     /// Nodes whose operation is running. Planner and tasks only; held for moments.
     in_flight: Mutex<BTreeSet<NodeId>>,
@@ -186,6 +186,7 @@ impl Engine {
         Self(Arc::new(Inner {
             changes: Arc::new(Semaphore::new(config.parallel_changes)),
             upload_slots: Arc::new(Semaphore::new(config.parallel_uploads)),
+            seal_slots: Arc::new(Semaphore::new(config.parallel_uploads)),
             store,
             cache,
             staging,
@@ -323,98 +324,9 @@ impl Engine {
     pub fn released(&self, _node: NodeId) {
         self.0.wake.notify_one();
     }
-
-    /// Plans and runs operations until the engine stops.
-    async fn send_changes(self) {
-        let mut queue: VecDeque<(Node, Op)> = VecDeque::new();
-        while !self.0.stop.is_cancelled() {
-            let (inner, mut wake_at) = (self.0.clone(), None);
-            match self.0.blocking.start(move || inner.plan()).await {
-                Ok((ops, wake)) => {
-                    queue = ops.into();
-                    wake_at = wake;
-                }
-                Err(error) => tracing::error!(%error, "unsent changes cannot be read; trying again"),
-            }
-            self.0.progress.notify_waiters();
-            self.run_queue(&mut queue).await;
-            let idle = wake_at.map_or(Duration::from_secs(30), |at| self.0.until(at));
-            tokio::select! {
-                () = self.0.stop.cancelled() => {}
-                () = self.0.wake.notified() => {}
-                () = tokio::time::sleep(idle) => {}
-            }
-        }
-    }
-
-    /// Starts what the plan allows; local operations at once, requests as slots become free.
-    ///
-    /// Ends early when something was recorded that may change the plan and the queue is not long.
-    async fn run_queue(&self, queue: &mut VecDeque<(Node, Op)>) {
-        while let Some((node, op)) = queue.pop_front() {
-            if self.0.stop.is_cancelled() {
-                return;
-            }
-            let remote = matches!(op, Op::Send(_) | Op::Verify(_));
-            if remote && !self.0.may_send() {
-                continue;
-            }
-            let slots = match &op {
-                Op::Send(send) if send.content().is_some() => Some(&self.0.upload_slots),
-                Op::Seal { .. } => Some(&self.0.upload_slots),
-                Op::Send(_) | Op::Verify(_) => Some(&self.0.changes),
-                Op::Forget | Op::Settle(_) | Op::Yield { .. } => None,
-            };
-            let permit = match slots {
-                Some(slots) => tokio::select! {
-                    permit = slots.clone().acquire_owned() => permit.ok(),
-                    () = self.0.stop.cancelled() => return,
-                },
-                None => None,
-            };
-            lock(&self.0.in_flight).insert(node.id);
-            let engine = self.clone();
-            let task = async move {
-                let id = node.id;
-                let _done = InFlight { inner: engine.0.clone(), id };
-                engine.perform(node, op).await;
-                drop(permit);
-            };
-            if slots.is_some() {
-                tokio::spawn(task);
-            } else {
-                task.await;
-            }
-        }
-    }
-}
-
-/// Takes the node out of the set when its operation ends, however it ends.
-struct InFlight {
-    inner: Arc<Inner>,
-    id: NodeId,
-}
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        lock(&self.inner.in_flight).remove(&self.id);
-        self.inner.wake.notify_one();
-    }
 }
 
 impl Inner {
-    /// Operations with the nodes they were planned for, and when to look again.
-    #[allow(clippy::type_complexity, reason = "a pair that is taken apart at once")]
-    fn plan(&self) -> Result<(Vec<(Node, Op)>, Option<Timestamp>), crate::store::StoreError> {
-        let mut world = self.world()?;
-        let plan = planner::plan(&world);
-        if plan.wants_look {
-            self.look.notify_one();
-        }
-        let ops = plan.ops.into_iter().filter_map(|(id, op)| Some((world.dirty.remove(&id)?.node, op)));
-        Ok((ops.collect(), plan.wake_at))
-    }
-
     /// Loads staged content and puts below it what it lies over; `key`: the version its change started from.
     fn open_staged(&self, id: StagingId, key: Option<ContentKey>) -> Result<Arc<StagingFile>, StagingError> {
         let loaded = self.staging.load(id)?;
