@@ -11,6 +11,8 @@
 //!   temporary name.
 //! - A folder is deleted only when all that is known below it was deleted here, nothing is on its way into
 //!   it, and after a look at the service that was sent later than the last unlink.
+//!   Deletes rest while others follow below the same folder, so that a tree whose removal takes long still
+//!   goes with its top.
 //! - An item that moved to another row waits for the answer to what was sent for it from its former row.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,6 +24,9 @@ use crate::store::{LocalView, Node, NodeKind, RemoteView, canonical};
 
 /// Prefix of the temporary names through which circles of names are resolved; hidden from listings.
 pub const SWAP_PREFIX: &str = ".onedrivefs-swap-";
+
+/// A delete waits for further ones below the same folder at most so many times the settle time.
+const DELETE_PATIENCE: i64 = 10;
 
 /// Whether the name is one of ours on the way through a circle of names.
 pub fn is_swap_name(name: &str) -> bool {
@@ -134,6 +139,24 @@ fn folders_with_unsent(world: &World) -> BTreeSet<NodeId> {
     found
 }
 
+/// When something was last deleted here below each folder, as the service has it.
+fn newest_deletes(world: &World) -> BTreeMap<NodeId, Timestamp> {
+    let mut newest: BTreeMap<NodeId, Timestamp> = BTreeMap::new();
+    for item in world.dirty.values().filter(|item| local(item).deleted) {
+        let at = local(item).changed_at.min(world.now);
+        let mut above = item.node.remote.as_ref().and_then(|view| view.parent);
+        while let Some(id) = above {
+            match newest.get_mut(&id) {
+                Some(known) if *known >= at => break,
+                Some(known) => *known = at,
+                None => drop(newest.insert(id, at)),
+            }
+            above = world.folders.get(&id).and_then(|folder| folder.remote_parent);
+        }
+    }
+    newest
+}
+
 fn local(item: &Item) -> &LocalView {
     item.node.local.as_ref().expect("only nodes with a local view are dirty")
 }
@@ -142,6 +165,7 @@ struct Planner<'a> {
     world: &'a World,
     plan: Plan,
     unsent_below: BTreeSet<NodeId>,
+    newest_deletes: BTreeMap<NodeId, Timestamp>,
     /// Dirty nodes by the folder they are in on the service, and by their folded name there.
     remotely: BTreeMap<NodeId, BTreeMap<String, Vec<NodeId>>>,
     /// Items that something without an answer changes, and for which node it was sent.
@@ -167,6 +191,7 @@ impl<'a> Planner<'a> {
             remotely,
             claimed: claims.collect(),
             awaiting: world.sent.values().filter_map(Send::target_folder).collect(),
+            newest_deletes: newest_deletes(world),
         }
     }
 
@@ -264,7 +289,7 @@ impl<'a> Planner<'a> {
 
     fn delete(&mut self, id: NodeId, item: &Item) -> Option<Op> {
         let remote = item.node.remote.as_ref()?;
-        if item.open || self.is_covered(remote) {
+        if item.open || self.is_covered(remote) || !self.deleting_has_ended(remote, local(item)) {
             return None;
         }
         let folder = item.node.kind.is_directory();
@@ -283,6 +308,15 @@ impl<'a> Planner<'a> {
         }
         let if_match = if folder { None } else { remote.version.etag.clone() };
         Some(Op::Send(Send::Delete { item: remote.item.clone(), if_match, folder }))
+    }
+
+    /// Whether whoever deletes here is done: what they delete next may be the folder above.
+    fn deleting_has_ended(&mut self, remote: &RemoteView, local: &LocalView) -> bool {
+        let (settle, changed) = (self.world.settle, local.changed_at.min(self.world.now));
+        let newest = remote.parent.and_then(|parent| self.newest_deletes.get(&parent)).unwrap_or(&changed);
+        let rested = newest.0.saturating_add(settle);
+        let latest = changed.0.saturating_add(settle.saturating_mul(DELETE_PATIENCE));
+        self.world.hurry || self.is_due(Timestamp(rested.min(latest)))
     }
 
     /// Whether the delete of a folder above takes this node with it.

@@ -73,6 +73,22 @@ fn a_change_rests_until_it_is_settled_and_not_when_someone_waits() {
 }
 
 #[test]
+fn a_delete_waits_for_those_that_follow_below_the_same_folder_but_not_for_ever() {
+    let mut world = world();
+    let inner = |name: &str, at: i64| deleted(LocalView { changed_at: Timestamp(at), ..local_at(DIR, name) });
+    add(&mut world, 10, NodeKind::File, Some(remote_at("A", DIR, "a", 1)), inner("a", 20));
+    add(&mut world, 11, NodeKind::File, Some(remote_at("B", DIR, "b", 1)), inner("b", 95));
+    let elsewhere = deleted(LocalView { changed_at: Timestamp(20), ..local_at(NodeId(3), "c") });
+    add(&mut world, 12, NodeKind::File, Some(remote_at("C", NodeId(3), "c", 1)), elsewhere);
+    let first = plan(&world);
+    assert_eq!(first.ops.iter().map(|(id, _)| id.0).collect::<Vec<_>>(), [12]);
+    assert_eq!(first.wake_at, Some(Timestamp(105)));
+    world.now = Timestamp(125);
+    world.dirty.get_mut(&NodeId(11)).unwrap().node.local = Some(inner("b", 124));
+    assert!(ops(&world).iter().any(|(id, _)| *id == 10));
+}
+
+#[test]
 fn a_change_from_the_future_rests_no_longer_than_the_settle_time() {
     let mut world = world();
     let local = LocalView { changed_at: Timestamp(9_000), ..local_at(ROOT, "d") };

@@ -15,6 +15,11 @@ use crate::store::{Node, StoreError};
 const IDLE: Duration = Duration::from_secs(30);
 /// Planning takes at most one part in so many of the time while operations of the last plan are left to start.
 const PLAN_SHARE: u32 = 20;
+/// With nothing left to start, the next plan waits for further changes so many times as long as the last one
+/// took, unless someone waits for what it sends: each plan reads everything unsent.
+const PLAN_REST: u32 = 4;
+const MIN_REST: Duration = Duration::from_millis(10);
+const MAX_REST: Duration = Duration::from_secs(1);
 
 /// Operations with the nodes they were planned for, and when to look again.
 struct Planned {
@@ -27,7 +32,7 @@ impl Engine {
     pub(super) async fn send_changes(self) {
         let mut left: Vec<(Node, Op)> = Vec::new();
         let mut wake_at = None;
-        let mut plan_again = Instant::now();
+        let (mut plan_again, mut rest) = (Instant::now(), MIN_REST);
         while !self.0.stop.is_cancelled() {
             if left.is_empty() || Instant::now() >= plan_again {
                 let (inner, began) = (self.0.clone(), Instant::now());
@@ -36,6 +41,7 @@ impl Engine {
                     Err(error) => tracing::error!(%error, "unsent changes cannot be read; trying again"),
                 }
                 plan_again = Instant::now() + began.elapsed() * PLAN_SHARE;
+                rest = (began.elapsed() * PLAN_REST).clamp(MIN_REST, MAX_REST);
                 self.0.progress.notify_waiters();
             }
             left = self.start_ready(left).await;
@@ -44,6 +50,9 @@ impl Engine {
                 () = self.0.stop.cancelled() => {}
                 () = self.0.wake.notified() => {}
                 () = tokio::time::sleep(idle) => {}
+            }
+            if left.is_empty() {
+                self.0.gather(rest).await;
             }
         }
     }
@@ -82,6 +91,19 @@ impl Engine {
 }
 
 impl Inner {
+    /// Lets further changes come in for as long as `rest`, unless someone waits.
+    async fn gather(&self, rest: Duration) {
+        let over = tokio::time::sleep(rest);
+        tokio::pin!(over);
+        while !self.is_hurried() {
+            tokio::select! {
+                () = &mut over => return,
+                () = self.stop.cancelled() => return,
+                () = self.wake.notified() => {}
+            }
+        }
+    }
+
     /// What the operation needs one of; none where it only touches the store.
     fn slots(&self, op: &Op) -> Option<&Arc<Semaphore>> {
         match op {
