@@ -25,6 +25,8 @@ pub(super) fn configure(config: &mut KernelConfig, features: Features) {
         InitFlags::FUSE_PARALLEL_DIROPS,
         InitFlags::FUSE_ASYNC_DIO,
         InitFlags::FUSE_CACHE_SYMLINKS,
+        // Without it the kernel does not remember that a file has no access list, and asks for each `ls -l`.
+        InitFlags::FUSE_POSIX_ACL,
         // Without it the kernel asks for security.capability before every write; see `privileges`.
         InitFlags::FUSE_HANDLE_KILLPRIV_V2,
     ];

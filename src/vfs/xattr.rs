@@ -23,7 +23,8 @@ enum Class {
     Computed(usize),
     /// Kept in the store.
     Kept,
-    /// Never there, asked for all the time (`security.capability` before each write).
+    /// Never there, asked for all the time (`security.capability` before each write, access lists by `ls -l`);
+    /// the kernel remembers that there is no access list, but not that they are not offered.
     Absent,
     /// Not offered.
     Unsupported,
@@ -36,7 +37,7 @@ fn classify(name: &[u8]) -> Class {
     }
     if name.starts_with(b"user.") || name.starts_with(b"trusted.") {
         Class::Kept
-    } else if name.starts_with(b"security.") {
+    } else if name.starts_with(b"security.") || name.starts_with(b"system.posix_acl_") {
         Class::Absent
     } else {
         Class::Unsupported
@@ -164,7 +165,8 @@ mod tests {
             ("trusted.overlay.opaque", Class::Kept),
             ("security.capability", Class::Absent),
             ("security.selinux", Class::Absent),
-            ("system.posix_acl_access", Class::Unsupported),
+            ("system.posix_acl_access", Class::Absent),
+            ("system.nfs4_acl", Class::Unsupported),
         ];
         for (name, expected) in cases {
             assert_eq!(classify(name.as_bytes()), expected, "{name}");
