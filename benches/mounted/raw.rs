@@ -1,0 +1,94 @@
+//! The same downloads by hand: what HTTP allows, without a file system above it.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use reqwest::Client;
+use reqwest::header::{AUTHORIZATION, RANGE};
+use tokio::runtime::Runtime;
+
+use super::MIB;
+
+/// Length of a range: what large downloads are made of.
+const PIECE: u64 = 8 * MIB;
+
+/// A client of the service that knows nothing but HTTP.
+pub struct Raw {
+    runtime: Runtime,
+    service: String,
+}
+
+impl Raw {
+    pub fn new(service: String) -> Self {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+        Self { runtime: runtime.expect("a runtime"), service }
+    }
+
+    /// Asks for the item's address, then for its content in ranges, `at_once` at a time, into `to`.
+    pub fn download(&self, name: &str, size: u64, at_once: usize, to: &Path) {
+        let file = Arc::new(File::create(to).expect("a file"));
+        let next = Arc::new(AtomicU64::new(0));
+        self.runtime.block_on(async {
+            let client = client();
+            let url = self.address(&client, name).await;
+            let workers: Vec<_> = (0..at_once)
+                .map(|_| {
+                    let (client, url) = (client.clone(), url.clone());
+                    let (file, next) = (Arc::clone(&file), Arc::clone(&next));
+                    tokio::spawn(async move {
+                        loop {
+                            let start = next.fetch_add(PIECE, Ordering::Relaxed);
+                            if start >= size {
+                                return;
+                            }
+                            range(&client, &url, start, size.min(start + PIECE), &file).await;
+                        }
+                    })
+                })
+                .collect();
+            for worker in workers {
+                worker.await.expect("every range arrives");
+            }
+        });
+    }
+
+    /// Asks for the item's address, then for its first block.
+    pub fn first_byte(&self, name: &str) {
+        self.runtime.block_on(async {
+            let client = client();
+            let url = self.address(&client, name).await;
+            let answer = client.get(&url).header(RANGE, "bytes=0-131071").send().await.expect("an answer");
+            assert_eq!(answer.bytes().await.expect("a body").len(), 131_072);
+        });
+    }
+
+    async fn address(&self, client: &Client, name: &str) -> String {
+        let item = format!("{}/v1.0/me/drive/root:/{name}", self.service);
+        let answer = client.get(item).header(AUTHORIZATION, "Bearer x").send().await.expect("an answer");
+        let body = answer.bytes().await.expect("a body");
+        let item: serde_json::Value = serde_json::from_slice(&body).expect("an item");
+        item["@microsoft.graph.downloadUrl"].as_str().expect("an address").to_owned()
+    }
+}
+
+/// One connection for each transfer, as the content client has.
+fn client() -> Client {
+    // Another client of this process may have chosen it.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    Client::builder().http1_only().no_proxy().build().expect("a client")
+}
+
+async fn range(client: &Client, url: &str, start: u64, end: u64, file: &File) {
+    let range = format!("bytes={start}-{}", end - 1);
+    let mut answer = client.get(url).header(RANGE, range).send().await.expect("an answer");
+    assert_eq!(answer.status(), 206);
+    let mut at = start;
+    while let Some(chunk) = answer.chunk().await.expect("the body arrives") {
+        file.write_all_at(&chunk, at).expect("it is written");
+        at += chunk.len() as u64;
+    }
+    assert_eq!(at, end);
+}
