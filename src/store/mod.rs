@@ -256,7 +256,7 @@ impl Store {
     /// Every node with something unsent, unlinked or local-only, in row order.
     pub fn dirty(&self) -> Result<Vec<Node>, StoreError> {
         self.reader(|db| {
-            db.prepare_cached(&format!("{} WHERE l.id IS NOT NULL ORDER BY n.id", rows::NODE))?
+            db.prepare_cached(&format!("{} {}", rows::NODE, rows::DIRTY))?
                 .query_map([], rows::node)?
                 .collect()
         })

@@ -45,6 +45,19 @@ fn file(tx: &mut Tx<'_>, item: &str, parent: NodeId, name: &str) -> Result<NodeI
 }
 
 #[test]
+fn reading_what_is_unsent_does_not_go_through_every_node() {
+    let (_dir, store) = store();
+    let plan: Vec<String> = store
+        .reader(|db| {
+            db.prepare(&format!("EXPLAIN QUERY PLAN {} {}", rows::NODE, rows::DIRTY))?
+                .query_map([], |row| row.get(3))?
+                .collect()
+        })
+        .unwrap();
+    assert!(plan.iter().all(|step| !step.starts_with("SCAN n")), "{plan:?}");
+}
+
+#[test]
 fn views_survive_a_reopen_exactly() {
     let (dir, store) = store();
     let id = store

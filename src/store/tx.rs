@@ -172,7 +172,7 @@ impl<'a> Tx<'a> {
     pub fn dirty(&self) -> Result<Vec<Node>, StoreError> {
         Ok(self
             .db
-            .prepare_cached(&format!("{} WHERE l.id IS NOT NULL ORDER BY n.id", rows::NODE))?
+            .prepare_cached(&format!("{} {}", rows::NODE, rows::DIRTY))?
             .query_map([], rows::node)?
             .collect::<rusqlite::Result<_>>()?)
     }
