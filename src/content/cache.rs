@@ -123,6 +123,9 @@ impl Cache {
         let ident = Ident { key: Arc::new(key.clone()), name };
         let mut state = State::new(blocks, loaded);
         state.is_adopted |= table.is_adopted(&name);
+        if let Some(checked) = table.checked.pop(&name) {
+            state.restore(&checked);
+        }
         let file = Arc::new(CachedFile::new(self.shared.clone(), ident, state));
         self.shared.opened(&mut table, name, &file);
         file

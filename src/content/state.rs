@@ -48,6 +48,15 @@ pub(super) struct State {
     pub doomed: bool,
 }
 
+/// Blocks of a closed content that were checked in this process, and the file they are in.
+#[derive(Debug)]
+pub(super) struct Checked {
+    ino: u64,
+    mtime: i128,
+    ctime: i128,
+    trusted: Bits,
+}
+
 /// How the content fared against the service's hash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Health {
@@ -128,6 +137,35 @@ impl State {
     pub fn doubt(&mut self) {
         self.trusted.clear_all();
         self.note_mtime();
+    }
+
+    /// What need not be checked again when it is opened again, unless the file has changed by then.
+    ///
+    /// None where others may write to it: what they write through a map may change its time late.
+    pub fn checked(&self) -> Option<Checked> {
+        let stat = self.backing.as_ref()?.data().stat().ok()?;
+        let sound = !self.doomed && !self.is_adopted && self.health == Health::Fresh;
+        (sound && stat.mtime_nanos == self.mtime && self.trusted.ones() > 0).then(|| Checked {
+            ino: stat.ino,
+            mtime: stat.mtime_nanos,
+            ctime: stat.ctime_nanos,
+            trusted: self.trusted.clone(),
+        })
+    }
+
+    /// Takes over what was checked before, if the file is still the same.
+    pub fn restore(&mut self, checked: &Checked) {
+        let Some(Ok(stat)) = self.backing.as_ref().map(|backing| backing.data().stat()) else { return };
+        let same =
+            (stat.ino, stat.mtime_nanos, stat.ctime_nanos) == (checked.ino, checked.mtime, checked.ctime);
+        if !same || self.is_adopted || checked.trusted.len() != self.blocks() {
+            return;
+        }
+        for (first, end) in checked.trusted.runs(0, self.blocks(), true) {
+            for (first, end) in self.present.runs(first, end, true) {
+                self.trusted.set(first, end);
+            }
+        }
     }
 
     fn add_sum(&mut self, block: u64, sum: [u8; 20]) {

@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::io;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -16,6 +17,7 @@ use super::evict::{self, Candidate, Room, Victim};
 use super::fetch::Fetch;
 use super::file::CachedFile;
 use super::key::{ItemHash, Name};
+use super::state::Checked;
 use crate::clock::Clock;
 use crate::disk::Disk;
 
@@ -48,9 +50,14 @@ pub(super) struct Table {
     pinned: HashSet<ItemHash>,
     /// Contents whose files this process took over: others may still have them open, so they go whole.
     adopted: HashSet<Name>,
+    /// What was checked of contents that are closed, so that opening them again does not check it again.
+    pub checked: LruCache<Name, Checked>,
     scanned: bool,
     trashed: u64,
 }
+
+/// Closed contents of which it is remembered what was checked.
+const CHECKED: NonZeroUsize = NonZeroUsize::new(4096).expect("not zero");
 
 #[derive(Debug, Default)]
 pub(super) struct Counters {
@@ -102,6 +109,7 @@ impl Shared {
             promised: 0,
             pinned: HashSet::new(),
             adopted: HashSet::new(),
+            checked: LruCache::new(CHECKED),
             scanned: false,
             trashed: 0,
         };
@@ -300,6 +308,7 @@ impl Shared {
         {
             debug!(%error, "the time of last use was not noted");
         }
+        let checked = state.checked();
         let trashed = {
             let mut table = self.table();
             if table.is_open(&name) {
@@ -311,6 +320,9 @@ impl Shared {
                 self.to_trash(&mut table, name)
             } else {
                 table.lru.promote(&name);
+                if let Some(checked) = checked {
+                    table.checked.put(name, checked);
+                }
                 Vec::new()
             }
         };
@@ -420,6 +432,7 @@ impl Table {
     /// Takes a content out of the books; tells its bytes.
     pub fn forget(&mut self, name: &Name) -> u64 {
         self.adopted.remove(name);
+        self.checked.pop(name);
         let bytes = self.lru.pop(name).unwrap_or(0);
         self.used -= bytes;
         bytes

@@ -377,6 +377,24 @@ async fn a_damaged_or_missing_cache_file_is_fetched_again() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_was_checked_before_a_close_is_known_at_the_next_open_unless_the_file_was_changed() {
+    let dir = dir();
+    let (cache, _) = cache(dir.path());
+    let key = hashed_key("a", 2 * MIB);
+    cache.file(&key).complete().await.expect("fetched");
+    let file = cache.file(&key);
+    assert!(file.backing().is_some());
+    let path = file.path();
+    drop(file);
+    std::fs::OpenOptions::new()
+        .write(true)
+        .open(path)
+        .and_then(|file| file.write_all_at(b"x", 9))
+        .expect("written");
+    assert!(cache.file(&key).backing().is_none());
+}
+
+#[tokio::test(start_paused = true)]
 async fn deleting_the_whole_cache_under_an_open_file_loses_nothing() {
     let dir = dir();
     let (cache, _) = cache(dir.path());
