@@ -33,9 +33,9 @@ fn number(name: &str, default: u64) -> u64 {
 
 fn content(round: u64, n: usize, random: &mut Random) -> Vec<u8> {
     // Mostly small files; some of many blocks, some that need an upload session.
-    let size = match n % 50 {
-        0 => 0,
-        7 => 2 << 20,
+    let size = match n % 100 {
+        0 | 50 => 0,
+        7 | 57 => 1 << 20,
         13 => 5 << 20,
         _ => 100 + random.below(40_000) as usize,
     };
@@ -103,9 +103,10 @@ fn every_closed_file_of_a_copy_survives_kill_9() {
 fn one_round(mounted: &Mounted, round: u64, random: &mut Random) {
     let folder = mounted.path(&format!("round {round}"));
     fs::create_dir(&folder).expect("a directory");
-    // Moments: anywhere in the copy, by number of files and a little later.
+    // Moments: anywhere in the copy, at once or while more is copied and sent.
     let die_after = random.below(FILES as u64) as usize;
-    let delay = Duration::from_micros(random.below(20_000));
+    let longest = [5_000, 1_000_000][random.below(2) as usize];
+    let delay = Duration::from_micros(random.below(longest));
     let mut safe = Vec::new();
     let (reached, copied) = std::sync::mpsc::channel();
     std::thread::scope(|scope| {
