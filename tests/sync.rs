@@ -4,7 +4,7 @@ mod sync_support;
 
 use std::time::Duration;
 
-use onedrivefs::emulator::{Edit, Flavour};
+use onedrivefs::emulator::{Edit, Fault, FaultAction, Flavour};
 use onedrivefs::vfs::{Filesystem, OpenFlags, RenameMode};
 use sync_support::Service;
 
@@ -436,4 +436,49 @@ async fn what_was_deleted_here_can_be_made_again_elsewhere() {
         tokio::time::sleep(Duration::from_secs(31)).await;
         assert_eq!(machine.read("a.txt").await.unwrap(), "two", "{flavour:?}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_being_made_here_is_not_shown_twice() {
+    for flavour in FLAVOURS {
+        let service = Service::new(flavour);
+        let machine = service.machine().await;
+        machine.look().await;
+        // The service has made the file and shows it in delta; its answer is still on the way.
+        let action = FaultAction::Stall { after: true };
+        let (method, count) = (Some("PUT".into()), Some(1));
+        service.control.inject(Fault { method, path: None, op: None, skip: 0, count, action });
+        machine.write("a.txt", "hello").await;
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        assert_eq!(service.tree(), [file("a.txt", "hello")]);
+        machine.look().await;
+        assert_eq!(machine.list("").await, ["a.txt"]);
+        service.control.release_stalls();
+        machine.sync().await;
+        tokio::time::sleep(ROUND).await;
+        assert_eq!(machine.list("").await, ["a.txt"]);
+        assert_eq!(machine.read("a.txt").await.unwrap(), "hello");
+        assert_eq!(service.tree(), [file("a.txt", "hello")]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_another_made_while_ours_was_on_its_way_is_shown_in_the_end() {
+    let service = Service::new(Flavour::Business);
+    let machine = service.machine().await;
+    machine.look().await;
+    let action = FaultAction::Stall { after: false };
+    let (method, count) = (Some("PUT".into()), Some(1));
+    service.control.inject(Fault { method, path: None, op: None, skip: 0, count, action });
+    machine.write("a.txt", "ours").await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    service.write_elsewhere("a.txt", "theirs");
+    machine.look().await;
+    assert_eq!(machine.list("").await, ["a.txt"]);
+    service.control.release_stalls();
+    machine.sync().await;
+    tokio::time::sleep(ROUND).await;
+    assert_eq!(machine.read("a.txt").await.unwrap(), "theirs");
+    assert_eq!(machine.list("").await.len(), 2, "ours is the conflict copy");
+    assert_eq!(service.tree().len(), 2);
 }

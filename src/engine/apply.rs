@@ -7,7 +7,7 @@ use super::open::OpenNodes;
 use super::planner::is_swap_name;
 use crate::content::ContentKey;
 use crate::model::{Comparison, ItemId, ItemKind, NodeId, RemoteItem, Timestamp};
-use crate::store::{LocalView, Node, NodeKind, RemoteView, StoreError, Tx};
+use crate::store::{LocalView, Node, NodeKind, RemoteView, StoreError, Tx, canonical};
 
 /// Ten minutes: for so long after an own operation a differing delta or listing entry is not believed
 /// before the item was read by its id.
@@ -67,6 +67,18 @@ pub(super) fn is_rewritten(business: bool, name: &str) -> bool {
     business && extension.is_some_and(|extension| TYPES.contains(&extension.as_str()))
 }
 
+/// Whether we are making something new at the place of this item: most likely it is that, and the answer to
+/// our own request, which says so, is on its way.
+pub(super) fn is_being_made(tx: &Tx<'_>, item: &RemoteItem) -> Result<bool, StoreError> {
+    let (Some(name), Some(parent)) = (&item.name, &item.parent) else { return Ok(false) };
+    let Some(parent) = tx.by_item(parent)? else { return Ok(false) };
+    let ours = tx.clash(parent.id, &canonical(name), None)?;
+    match ours.filter(|node| node.is_dirty() && node.remote.is_none() && node.base.is_none()) {
+        Some(node) => Ok(tx.attempt(node.id)?.is_some()),
+        None => Ok(false),
+    }
+}
+
 pub(super) struct Applier<'a> {
     pub open: &'a OpenNodes,
     /// The drive is a business drive or a document library.
@@ -117,6 +129,10 @@ impl Applier<'_> {
             }
             return Ok(());
         };
+        if seen.source == Source::Report && is_being_made(tx, item)? {
+            self.effects.doubted.push(item.id.clone());
+            return Ok(());
+        }
         let parent = tx.node_of_item(parent)?;
         let id = tx.node_of_item(&item.id)?;
         tx.set_kind(id, node_kind(kind))?;

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::apply::{Applier, Effects, Seen, Source};
+use super::apply::{Applier, Effects, Seen, Source, is_being_made};
 use super::error::{Verdict, classify};
 use super::fetch::OFFLINE_PATIENCE;
 use super::{Engine, EngineError, Inner};
@@ -276,15 +276,18 @@ impl Engine {
             Ok(known) => doubted.extend(doubts(known)),
             Err(error) => tracing::warn!(%error, "items in doubt cannot be read from the store"),
         }
-        let mut settled = BTreeSet::new();
+        let (mut settled, mut waiting) = (BTreeSet::new(), BTreeSet::new());
         for item in doubted {
             let sent_seq = self.0.store.sequence();
-            if let Some(seen) = self.look_at(&item).await {
+            let Some(seen) = self.look_at(&item).await else { continue };
+            if self.is_being_made(&seen).await {
+                waiting.insert(item);
+            } else {
                 self.take_in(vec![seen], Source::Direct, sent_seq).await;
                 settled.insert(item);
             }
         }
-        if settled.is_empty() {
+        if settled.is_empty() && waiting.is_empty() {
             return;
         }
         let inner = self.0.clone();
@@ -292,12 +295,22 @@ impl Engine {
             inner.store.write(Durability::Process, |tx| {
                 let mut left = doubts(tx.meta(DOUBTS)?);
                 left.retain(|item| !settled.contains(item));
+                left.extend(waiting);
                 tx.set_meta(DOUBTS, to_meta(&left).as_deref())
             })
         };
         if let Err(error) = self.0.blocking.start(forget).await {
             tracing::warn!(%error, "settled doubts stay on record; they are settled again");
         }
+    }
+
+    async fn is_being_made(&self, item: &RemoteItem) -> bool {
+        let (inner, item) = (self.0.clone(), item.clone());
+        let look = move || inner.store.inspect(|tx| is_being_made(tx, &item));
+        self.0.blocking.start(look).await.unwrap_or_else(|error| {
+            tracing::warn!(%error, "what is being made cannot be read from the store");
+            false
+        })
     }
 
     /// Takes descriptions in; direct ones leave no doubts.
