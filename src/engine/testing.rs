@@ -54,6 +54,7 @@ pub(super) fn node(id: NodeId, kind: NodeKind) -> Node {
         web_url: None,
         own_seq: 0,
         own_time: Timestamp(0),
+        ctime: Timestamp(0),
         shown_mtime: None,
         listed: false,
     }

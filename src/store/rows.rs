@@ -13,7 +13,7 @@ SELECT n.id, n.kind, n.parent, n.name, n.web_url, n.own_seq, n.own_time, n.shown
   b.item, b.r_parent, b.r_name, b.r_size, b.r_mtime, b.r_btime, b.r_etag, b.r_ctag, b.r_quick, b.r_sha1, b.r_sha256, b.r_flags,
   l.parent, l.name, l.deleted, l.content, l.size, l.mtime, l.mtime_set, l.sealed_size, l.sealed_blake3, l.sealed_quick,
   l.changed_at, l.changed_seq, l.park_kind, l.park_detail, l.tries, l.retry_at, l.local_only,
-  a.mode, a.uid, a.gid, a.target
+  a.mode, a.uid, a.gid, a.target, n.ctime
 FROM nodes n LEFT JOIN base b ON b.id = n.id LEFT JOIN local l ON l.id = n.id LEFT JOIN attrs a ON a.id = n.id
 ";
 
@@ -25,6 +25,7 @@ const REMOTE_AT: usize = 9;
 const BASE_AT: usize = 21;
 const LOCAL_AT: usize = 33;
 const ATTRS_AT: usize = 50;
+const CTIME_AT: usize = 54;
 
 pub(super) const FLAG_MALWARE: i64 = 1;
 
@@ -124,6 +125,7 @@ pub(super) fn node(row: &Row<'_>) -> rusqlite::Result<Node> {
         own_time: Timestamp(row.get(6)?),
         shown_mtime: time(row, 7)?,
         listed: row.get(8)?,
+        ctime: Timestamp(row.get(CTIME_AT)?),
         remote: view(row, REMOTE_AT)?,
         base: view(row, BASE_AT)?,
         local: local(row, LOCAL_AT)?,

@@ -8,7 +8,7 @@ use super::StoreError;
 const APPLICATION_ID: i32 = 0x4f44_4653;
 
 /// Each step brings the database from version `index` to `index + 1`; steps are never edited once released.
-const MIGRATIONS: &[&str] = &[V1, V2];
+const MIGRATIONS: &[&str] = &[V1, V2, V3];
 
 const V1: &str = "
 CREATE TABLE meta(key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -76,6 +76,11 @@ const V2: &str = "
 -- What is known of staged content for the case of a power cut; no row: it was not synced since it was last
 -- opened for writing.
 CREATE TABLE power(content INTEGER PRIMARY KEY, synced INTEGER NOT NULL);
+";
+
+const V3: &str = "
+-- When the user last changed anything of the node (ctime); 0: not here.
+ALTER TABLE nodes ADD COLUMN ctime INTEGER NOT NULL DEFAULT 0;
 ";
 
 /// Brings a fresh or older database to the present version; refuses a newer or foreign one.

@@ -447,6 +447,16 @@ impl<'a> Tx<'a> {
         Ok(())
     }
 
+    /// Records when something of the node was last changed here. Sending a change must not move it: programs
+    /// (git) take a file whose ctime moved for a changed one.
+    pub fn set_ctime(&mut self, id: NodeId, ctime: Timestamp) -> Result<(), StoreError> {
+        self.db
+            .prepare_cached("UPDATE nodes SET ctime = ?2 WHERE id = ?1")?
+            .execute(params![id.0, ctime.0])?;
+        self.touched.insert(id);
+        Ok(())
+    }
+
     /// Sets the time to show until remote content changes.
     pub fn set_shown_mtime(&mut self, id: NodeId, mtime: Option<Timestamp>) -> Result<(), StoreError> {
         self.db

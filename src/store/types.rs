@@ -208,6 +208,8 @@ pub struct Node {
     pub own_time: Timestamp,
     /// The time seen at the last close here; shown until remote content changes.
     pub shown_mtime: Option<Timestamp>,
+    /// When something of it was last changed here; 0: never.
+    pub ctime: Timestamp,
     /// A folder whose children are all known.
     pub listed: bool,
 }

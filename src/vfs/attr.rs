@@ -16,6 +16,7 @@ const SECTOR: u64 = 512;
 pub(super) struct Shown {
     pub size: u64,
     pub mtime: Option<Timestamp>,
+    pub ctime: Option<Timestamp>,
 }
 
 pub(super) fn file_type(kind: NodeKind) -> FileType {
@@ -35,7 +36,7 @@ pub(super) fn attr(config: &VfsConfig, node: &Node, shown: Option<Shown>) -> Att
         FileType::Symlink => target,
     };
     let mtime = shown.and_then(|shown| shown.mtime).unwrap_or_else(|| node.mtime());
-    let changed = node.local.as_ref().map_or(node.own_time, |local| local.changed_at.max(node.own_time));
+    let changed = shown.and_then(|shown| shown.ctime).map_or(node.ctime, |ctime| ctime.max(node.ctime));
     let born = node.content_view().and_then(|view| view.btime);
     let unlinked = node.local.as_ref().is_some_and(|local| local.deleted);
     Attr {

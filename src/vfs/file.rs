@@ -39,6 +39,8 @@ pub(super) struct State {
     writable: bool,
     /// The time to show and to record, and whether a program set it.
     mtime: Option<(Timestamp, bool)>,
+    /// When bytes or size last moved, where the store does not know it yet.
+    ctime: Option<Timestamp>,
     /// Bytes, size or time moved since they were last recorded.
     unrecorded: bool,
     /// The view that a clean body is the content of.
@@ -114,7 +116,8 @@ impl OpenFile {
     pub fn shown(&self) -> Option<Shown> {
         match &*self.lock() {
             Phase::Open(state) => {
-                Some(Shown { size: state.body.size(), mtime: state.mtime.map(|(mtime, _)| mtime) })
+                let mtime = state.mtime.map(|(mtime, _)| mtime);
+                Some(Shown { size: state.body.size(), mtime, ctime: state.ctime })
             }
             Phase::New | Phase::Closed => None,
         }
@@ -164,6 +167,7 @@ impl State {
             writers: 0,
             writable: false,
             mtime: None,
+            ctime: None,
             unrecorded: false,
             origin: node.content_view().cloned(),
             place: node.place.clone(),
@@ -199,7 +203,7 @@ impl State {
             }
         }
         (self.writable, self.unrecorded) = (true, true);
-        self.mtime = Some((now, false));
+        (self.mtime, self.ctime) = (Some((now, false)), Some(now));
         if empty { self.body.resize(0) } else { Ok(()) }
     }
 
@@ -258,6 +262,7 @@ impl State {
             (local.mtime, local.mtime_set) = (now, false);
         };
         namespace::change(tx, &node, now, edit)?;
+        tx.set_ctime(node.id, now)?;
         if is_first && let Some(base) = self.start_of(&node) {
             tx.set_base(node.id, Some(&base))?;
         }
@@ -310,7 +315,7 @@ impl State {
 
     /// Bytes or size changed just now.
     pub fn touched(&mut self, now: Timestamp) {
-        self.mtime = Some((now, false));
+        (self.mtime, self.ctime) = (Some((now, false)), Some(now));
         self.unrecorded = true;
     }
 
@@ -341,6 +346,9 @@ impl State {
                 (local.content, local.size, local.seal) = (Some(content), size, None);
                 (local.mtime, local.mtime_set) = (mtime, mtime_set);
             })?;
+            if let Some(ctime) = self.ctime {
+                tx.set_ctime(node.id, ctime.max(node.ctime))?;
+            }
             if !is_named && let Some(base) = self.start_of(&node) {
                 tx.set_base(node.id, Some(&base))?;
             }

@@ -88,10 +88,11 @@ impl<D: Drive> Vfs<D> {
         if value.len() > VALUE_MAX {
             return Err(VfsError::NoSpace);
         }
-        let store = self.drive.store();
+        let (store, now) = (self.drive.store(), self.now());
         store
             .write_changes(Durability::Process, |tx| {
                 tx.find(id)?.ok_or(VfsError::Stale)?;
+                tx.set_ctime(id, now)?;
                 let exists = match mode {
                     XattrMode::Set => None,
                     XattrMode::Create | XattrMode::Replace => Some(tx.remove_xattr(id, name)?),
@@ -112,7 +113,11 @@ impl<D: Drive> Vfs<D> {
             Class::Absent => return Err(VfsError::NoAttribute),
             Class::Computed(_) | Class::Unsupported => return Err(VfsError::NotSupported),
         }
-        let removed = self.drive.store().write(Durability::Process, |tx| tx.remove_xattr(id, name))?;
+        let now = self.now();
+        let removed = self.drive.store().write(Durability::Process, |tx| {
+            tx.set_ctime(id, now)?;
+            tx.remove_xattr(id, name)
+        })?;
         if removed { Ok(()) } else { Err(VfsError::NoAttribute) }
     }
 

@@ -5,12 +5,13 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
+use onedrivefs::emulator::Flavour;
 use rustix::fs::{self as rfs, Access, AtFlags, CWD, Mode, Timespec, Timestamps, XattrFlags};
 use rustix::io::Errno;
 
 use crate::mounted_support::trace::{Trace, same_as_local};
 use crate::mounted_support::tree::Times;
-use crate::mounted_support::{Mounted, is_root, until};
+use crate::mounted_support::{Mounted, Options, is_root, until};
 
 fn set_times(path: &Path, access: Timespec, modified: Timespec) -> Result<(), Errno> {
     let times = Timestamps { last_access: access, last_modification: modified };
@@ -110,6 +111,63 @@ fn a_change_in_a_folder_moves_its_time() {
         old(t, "b");
         fs::create_dir(dir.join("b/c")).expect("a directory");
         t.note("mkdir", is_recent(&dir.join("b")));
+    });
+}
+
+/// Change and modification time to the nanosecond, which git and backup programs remember.
+fn both_times(path: &Path) -> [(i64, i64); 2] {
+    let meta = fs::symlink_metadata(path).expect("it is there");
+    [(meta.ctime(), meta.ctime_nsec()), (meta.mtime(), meta.mtime_nsec())]
+}
+
+// S27.
+#[test]
+fn closing_and_sending_a_file_moves_none_of_its_times() {
+    for flavour in [Flavour::Business, Flavour::Personal] {
+        let Some(mounted) = Mounted::new(flavour, Options::default()) else { return };
+        let (folder, path) = (mounted.path("folder"), mounted.path("folder/file"));
+        fs::create_dir(&folder).expect("a directory");
+        let mut open = fs::File::create(&path).expect("a file");
+        std::io::Write::write_all(&mut open, b"content").expect("a write");
+        let while_open = both_times(&path);
+        drop(open);
+        let (file_before, folder_before) = (both_times(&path), both_times(&folder));
+        assert_eq!(file_before, while_open);
+        mounted.sync();
+        assert_eq!((both_times(&path), both_times(&folder)), (file_before, folder_before), "sent");
+        mounted.unmount();
+        mounted.remount();
+        assert_eq!((both_times(&path), both_times(&folder)), (file_before, folder_before), "mounted again");
+        mounted.await_online();
+        assert_eq!((both_times(&path), both_times(&folder)), (file_before, folder_before), "looked at");
+    }
+}
+
+#[test]
+fn every_change_of_a_file_moves_its_change_time() {
+    same_as_local("ctime", |dir, t| {
+        let path = dir.join("file");
+        fs::write(&path, "x").expect("a file");
+        let mut before = both_times(&path);
+        let mut moved = |t: &mut Trace, what: &str, change: &dyn Fn()| {
+            // The clock of a local file system ticks every few milliseconds.
+            std::thread::sleep(Duration::from_millis(20));
+            change();
+            let now = both_times(&path);
+            t.note(what, (now[0] > before[0], now[1] == before[1]));
+            before = now;
+        };
+        moved(t, "nothing", &|| drop(fs::read(&path)));
+        moved(t, "chmod", &|| fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("chmod"));
+        moved(t, "rename", &|| {
+            fs::rename(&path, dir.join("moved")).expect("a rename");
+            fs::rename(dir.join("moved"), &path).expect("a rename");
+        });
+        moved(t, "xattr", &|| {
+            rfs::setxattr(&path, "user.x", b"x", XattrFlags::empty()).expect("an attribute");
+        });
+        moved(t, "utimes", &|| set_times(&path, at(0, OMIT), at(1_000_000_000, 0)).expect("utimes"));
+        moved(t, "write", &|| fs::write(&path, "another").expect("a write"));
     });
 }
 

@@ -200,6 +200,28 @@ fn git_works_in_it() {
     );
 }
 
+/// What git remembers of its files in the index still holds when they have been sent: it reads none again.
+#[test]
+fn sending_a_repository_does_not_touch_it_for_git() {
+    if !have(&["git"]) {
+        return;
+    }
+    let options = Options { mount: "settle=20s".into(), ..Options::default() };
+    let Some(mounted) = Mounted::new(Flavour::Business, options) else { return };
+    let script = "git init -q work; cd work; for n in $(seq 30); do echo $n >file$n; done; git add .; git commit -qm one";
+    assert!(run_in(&mounted, &mounted.root(), script).status.success());
+    // The index is then newer than the files by more than the second that git looks at.
+    std::thread::sleep(std::time::Duration::from_millis(1100));
+    assert!(run_in(&mounted, &mounted.path("work"), "git update-index --refresh").status.success());
+    mounted.sync();
+    let looked = run_in(&mounted, &mounted.path("work"), "git diff-files");
+    assert_eq!(String::from_utf8_lossy(&looked.stdout), "", "these count as changed");
+    mounted.unmount();
+    mounted.remount();
+    let looked = run_in(&mounted, &mounted.path("work"), "git diff-files");
+    assert_eq!(String::from_utf8_lossy(&looked.stdout), "", "these count as changed");
+}
+
 #[test]
 fn a_repository_is_the_same_after_its_way_through_the_service() {
     if !have(&["git"]) {

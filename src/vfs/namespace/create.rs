@@ -76,6 +76,7 @@ impl Namespace<'_, '_, '_> {
         local.changed_seq = self.tx.next_sequence();
         edit(&mut local);
         self.tx.set_local(id, Some(&local))?;
+        self.tx.set_ctime(id, now)?;
         if owner != Owner::default() {
             self.tx.set_attrs(id, owner.mode, owner.uid, owner.gid)?;
         }

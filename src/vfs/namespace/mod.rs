@@ -140,6 +140,7 @@ impl<'t, 'a, 'c> Namespace<'t, 'a, 'c> {
         if matches!(node.kind, NodeKind::Package | NodeKind::Shortcut) {
             return Err(VfsError::NotPermitted);
         }
+        self.tx.set_ctime(id, self.context.now)?;
         if node.mtime() == mtime && node.local.as_ref().is_none_or(|local| local.mtime_set) {
             return Ok(());
         }
@@ -159,6 +160,7 @@ impl<'t, 'a, 'c> Namespace<'t, 'a, 'c> {
     /// Sets attributes that stay on this machine.
     pub fn set_attrs(&mut self, id: NodeId, owner: Owner) -> Result<(), VfsError> {
         self.tx.find(id)?.ok_or(VfsError::Stale)?;
+        self.tx.set_ctime(id, self.context.now)?;
         Ok(self.tx.set_attrs(id, owner.mode, owner.uid, owner.gid)?)
     }
 
@@ -184,6 +186,7 @@ impl<'t, 'a, 'c> Namespace<'t, 'a, 'c> {
 
     /// Changes the node's local view, making one if it has none.
     fn change(&mut self, node: &Node, edit: impl FnOnce(&mut LocalView)) -> Result<LocalView, VfsError> {
+        self.tx.set_ctime(node.id, self.context.now)?;
         change(self.tx, node, self.context.now, edit)
     }
 
@@ -191,6 +194,7 @@ impl<'t, 'a, 'c> Namespace<'t, 'a, 'c> {
     fn bump(&mut self, parent: NodeId) -> Result<(), VfsError> {
         let now = self.context.now;
         let Some(node) = self.tx.find(parent)? else { return Ok(()) };
+        self.tx.set_ctime(parent, now)?;
         if let Some(local) = &node.local
             && (node.remote.is_none() || local.mtime_set)
         {
