@@ -70,6 +70,7 @@ fn interrupt(child: &mut Child) -> Option<i32> {
 // S30.
 #[test]
 fn whole_file_locks_hold_among_processes_and_can_be_interrupted() {
+    process::heed_interrupts();
     if !have(&["flock"]) {
         return;
     }

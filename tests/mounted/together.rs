@@ -207,6 +207,7 @@ fn pattern(mounted: &Mounted, size: u64, seed: u32) -> String {
 #[test]
 fn a_process_that_waits_for_a_stalled_download_can_be_killed() {
     let Some(mounted) = Mounted::usual() else { return };
+    process::heed_interrupts();
     mounted.service.edit(&Edit::WritePattern { path: "stalled".into(), size: 30 << 20, seed: 3 });
     assert!(until(SOON, || mounted.path("stalled").exists()));
     mounted.control().inject(fault("download", None, FaultAction::StallBody { at: 10_000 }));

@@ -43,6 +43,13 @@ pub fn output(mut command: Command) -> Output {
     command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"))
 }
 
+/// What is started from here on ends at Ctrl-C, even where whoever started the tests ignores it, as a shell does
+/// for what runs in the background.
+pub fn heed_interrupts() {
+    // SAFETY: signal(2) is given a default disposition and touches no memory of ours.
+    unsafe { libc::signal(libc::SIGINT, libc::SIG_DFL) };
+}
+
 pub fn kill(pid: u32, signal: i32) {
     // SAFETY: kill(2) touches no memory; the process is a child of ours that was not waited for.
     let result = unsafe { libc::kill(pid as i32, signal) };
