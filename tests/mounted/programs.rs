@@ -10,7 +10,7 @@ use crate::mounted_support::shell::{run_in, same_as_local};
 use crate::mounted_support::tree::{Times, Tree};
 use crate::mounted_support::{Mounted, Options, have};
 
-/// A tree with what real trees have; files have times of their own.
+/// A tree with what real trees have; files and folders have times of their own.
 fn sample(top: &Path) {
     let script = r#"
         mkdir -p src/a/b/c src/empty "src/with space" src/many
@@ -26,6 +26,7 @@ fn sample(top: &Path) {
         chmod 755 src/script
         chmod 600 src/a/small.txt
         find src -type f | sort | while read -r f; do n=$((${n:-0} + 1)); touch -d "2021-02-03 04:05:$((n % 60))" "$f"; done
+        find src -depth -type d | while read -r d; do n=$((${n:-0} + 1)); touch -d "2020-02-03 04:06:$n" "$d"; done
     "#;
     let output = std::process::Command::new("sh").args(["-euc", script]).current_dir(top).output();
     assert!(output.expect("it runs").status.success());

@@ -282,7 +282,7 @@ impl Mounted {
         format!("--- the daemon's log ends with:\n{}\n---", lines[from..].join("\n"))
     }
 
-    /// Everything below `path` is on the service as it is here: names, types, content, times of files.
+    /// Everything below `path` is on the service as it is here: names, types, content, and times that programs set.
     ///
     /// Call [`Mounted::sync`] first.
     pub fn assert_truth_equals_tree(&self, path: &str, times: tree::Times) {

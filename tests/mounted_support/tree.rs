@@ -10,10 +10,11 @@ use onedrivefs::model::names;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-/// Which times of files must be the same on both sides.
+/// Which times of files and folders must be the same on both sides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Times {
-    /// A program set them.
+    /// Those that a program set: of files all, of folders those that are not of today, because a name made or removed
+    /// in a folder moves its time here, as on any file system, and moves no time on the service.
     Exact,
     /// No program did: the service may have the time of its own clock.
     Any,
@@ -37,6 +38,18 @@ pub struct Entry {
     pub mtime_ns: i128,
     /// Permission bits; 0 on the service.
     pub mode: u32,
+}
+
+impl Entry {
+    /// Whether its time is one that a program gave it, as [`Times::Exact`] tells.
+    fn time_is_set(&self) -> bool {
+        const DAY_NS: i128 = 24 * 3600 * 1_000_000_000;
+        match self.kind {
+            Kind::File { .. } => true,
+            Kind::Folder => jiff::Timestamp::now().as_nanosecond() - self.mtime_ns > DAY_NS,
+            Kind::Link(_) => false,
+        }
+    }
 }
 
 /// Entries by their path below the top, in the form of the service.
@@ -111,9 +124,8 @@ impl Tree {
                 }
                 Some(there) => {
                     let unit = unit_ns(flavour);
-                    let is_file = matches!(here.kind, Kind::File { .. });
                     let same = here.mtime_ns.div_euclid(unit) == there.mtime_ns.div_euclid(unit);
-                    if times == Times::Exact && is_file && !same {
+                    if times == Times::Exact && here.time_is_set() && !same {
                         found.push(format!("{path}: time here {}, there {}", here.mtime_ns, there.mtime_ns));
                     }
                 }
@@ -137,9 +149,9 @@ impl Tree {
                 Kind::Link(target) => format!("link to {target}"),
                 Kind::File { size, sha256 } => format!("{size} {sha256}"),
             };
-            let time = match (&entry.kind, times) {
-                (Kind::File { .. }, Times::Exact) => entry.mtime_ns / 1_000_000_000,
-                _ => 0,
+            let time = match times {
+                Times::Exact if entry.time_is_set() => entry.mtime_ns / 1_000_000_000,
+                Times::Exact | Times::Any => 0,
             };
             format!("{path} {:o} {kind} {time}", entry.mode)
         };
