@@ -230,30 +230,13 @@ impl<'a> Tx<'a> {
     /// Replaces the remote view. `None`: no such item on the service.
     pub fn set_remote(&mut self, id: NodeId, view: Option<&RemoteView>) -> Result<(), StoreError> {
         match view {
-            Some(view) => {
-                let (version, hashes) = (&view.version, &view.version.hashes);
-                self.db
-                    .prepare_cached(
-                        "UPDATE nodes SET item = ?2, r_parent = ?3, r_name = ?4, r_size = ?5, r_mtime = ?6,
-                         r_btime = ?7, r_etag = ?8, r_ctag = ?9, r_quick = ?10, r_sha1 = ?11, r_sha256 = ?12,
-                         r_flags = ?13 WHERE id = ?1",
-                    )?
-                    .execute(params![
-                        id.0,
-                        view.item.as_str(),
-                        view.parent.map(|parent| parent.0),
-                        view.name,
-                        version.size.map(|size| size as i64),
-                        view.mtime.map(|time| time.0),
-                        view.btime.map(|time| time.0),
-                        version.etag.as_ref().map(|tag| tag.as_str()),
-                        version.ctag.as_ref().map(|tag| tag.as_str()),
-                        hashes.quick_xor.as_ref().map(|hash| hash.as_slice()),
-                        hashes.sha1.as_ref().map(|hash| hash.as_slice()),
-                        hashes.sha256.as_ref().map(|hash| hash.as_slice()),
-                        if view.malware { FLAG_MALWARE } else { 0 },
-                    ])?;
-            }
+            Some(view) => self.write_view(
+                "UPDATE nodes SET item = ?2, r_parent = ?3, r_name = ?4, r_size = ?5, r_mtime = ?6,
+                 r_btime = ?7, r_etag = ?8, r_ctag = ?9, r_quick = ?10, r_sha1 = ?11, r_sha256 = ?12,
+                 r_flags = ?13 WHERE id = ?1",
+                id,
+                view,
+            )?,
             None => {
                 self.db
                     .prepare_cached(
@@ -270,33 +253,39 @@ impl<'a> Tx<'a> {
 
     /// Replaces the base view.
     pub fn set_base(&mut self, id: NodeId, view: Option<&RemoteView>) -> Result<(), StoreError> {
-        let Some(view) = view else {
-            self.db.prepare_cached("DELETE FROM base WHERE id = ?1")?.execute([id.0])?;
-            self.touched.insert(id);
-            return Ok(());
-        };
-        let (version, hashes) = (&view.version, &view.version.hashes);
-        self.db
-            .prepare_cached(
+        match view {
+            Some(view) => self.write_view(
                 "INSERT OR REPLACE INTO base(id, item, r_parent, r_name, r_size, r_mtime, r_btime, r_etag, r_ctag,
                  r_quick, r_sha1, r_sha256, r_flags) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
-            )?
-            .execute(params![
-                id.0,
-                view.item.as_str(),
-                view.parent.map(|parent| parent.0),
-                view.name,
-                version.size.map(|size| size as i64),
-                view.mtime.map(|time| time.0),
-                view.btime.map(|time| time.0),
-                version.etag.as_ref().map(|tag| tag.as_str()),
-                version.ctag.as_ref().map(|tag| tag.as_str()),
-                hashes.quick_xor.as_ref().map(|hash| hash.as_slice()),
-                hashes.sha1.as_ref().map(|hash| hash.as_slice()),
-                hashes.sha256.as_ref().map(|hash| hash.as_slice()),
-                if view.malware { FLAG_MALWARE } else { 0 },
-            ])?;
+                id,
+                view,
+            )?,
+            None => {
+                self.db.prepare_cached("DELETE FROM base WHERE id = ?1")?.execute([id.0])?;
+            }
+        }
         self.touched.insert(id);
+        Ok(())
+    }
+
+    /// Runs `sql` with the columns of a view of the service in the order of the table `base`.
+    fn write_view(&self, sql: &str, id: NodeId, view: &RemoteView) -> Result<(), StoreError> {
+        let (version, hashes) = (&view.version, &view.version.hashes);
+        self.db.prepare_cached(sql)?.execute(params![
+            id.0,
+            view.item.as_str(),
+            view.parent.map(|parent| parent.0),
+            view.name,
+            version.size.map(|size| size as i64),
+            view.mtime.map(|time| time.0),
+            view.btime.map(|time| time.0),
+            version.etag.as_ref().map(|tag| tag.as_str()),
+            version.ctag.as_ref().map(|tag| tag.as_str()),
+            hashes.quick_xor.as_ref().map(|hash| hash.as_slice()),
+            hashes.sha1.as_ref().map(|hash| hash.as_slice()),
+            hashes.sha256.as_ref().map(|hash| hash.as_slice()),
+            if view.malware { FLAG_MALWARE } else { 0 },
+        ])?;
         Ok(())
     }
 
