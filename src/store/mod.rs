@@ -96,6 +96,7 @@ pub enum Durability {
 pub struct Store {
     writer: Mutex<Connection>,
     readers: Vec<Mutex<Connection>>,
+    inspector: Mutex<Connection>,
     next_reader: AtomicU64,
     sequence: AtomicU64,
     cache: cache::Cache,
@@ -121,14 +122,14 @@ impl Store {
         schema::migrate(&mut writer)?;
         prepare(&writer)?;
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let readers = (0..READERS)
-            .map(|_| {
-                let reader = Connection::open_with_flags(&path, flags)?;
-                prepare(&reader)?;
-                reader.pragma_update(None, "query_only", true)?;
-                Ok(Mutex::new(reader))
-            })
-            .collect::<Result<_, StoreError>>()?;
+        let reader = || {
+            let reader = Connection::open_with_flags(&path, flags)?;
+            prepare(&reader)?;
+            reader.pragma_update(None, "query_only", true)?;
+            Ok::<_, StoreError>(Mutex::new(reader))
+        };
+        let readers = (0..READERS).map(|_| reader()).collect::<Result<_, StoreError>>()?;
+        let inspector = reader()?;
         let sequence = writer
             .query_row("SELECT value FROM meta WHERE key = 'sequence'", [], |row| row.get::<_, String>(0))
             .optional()?
@@ -137,6 +138,7 @@ impl Store {
         let store = Self {
             writer: Mutex::new(writer),
             readers,
+            inspector,
             next_reader: AtomicU64::new(0),
             sequence: AtomicU64::new(sequence),
             cache: cache::Cache::new(),
@@ -182,14 +184,17 @@ impl Store {
         Ok(committed)
     }
 
-    /// Looks at several things as of one moment; whatever `look` changes is undone.
+    /// Looks at several things as of one moment, beside the writer: however long it takes, no change waits.
+    /// `look` cannot change anything.
     pub fn inspect<T>(
         &self,
         look: impl FnOnce(&mut Tx<'_>) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        let mut writer = lock(&self.writer);
-        let transaction = writer.transaction_with_behavior(rusqlite::TransactionBehavior::Deferred)?;
-        look(&mut Tx::new(transaction, self.sequence.load(Ordering::Acquire)))
+        // Before the snapshot is taken, so that what it holds is at least as new as the number says.
+        let sequence = self.sequence.load(Ordering::Acquire);
+        let mut inspector = lock(&self.inspector);
+        let transaction = inspector.transaction_with_behavior(rusqlite::TransactionBehavior::Deferred)?;
+        look(&mut Tx::new(transaction, sequence))
     }
 
     /// The local sequence number: grows with every change; a request notes it when it is sent.

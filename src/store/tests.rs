@@ -58,6 +58,28 @@ fn reading_what_is_unsent_does_not_go_through_every_node() {
 }
 
 #[test]
+fn a_look_at_several_things_is_of_one_moment_and_holds_up_no_change() {
+    let (_dir, store) = store();
+    let seen = store
+        .inspect(|look| {
+            let before = look.find(NodeId::ROOT)?.map(|root| root.id);
+            let (done, wait) = std::sync::mpsc::channel();
+            let changed = std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    let made = store.write(Durability::Process, |tx| file(tx, "I1", NodeId::ROOT, "a.txt"));
+                    done.send(made.expect("a change")).expect("somebody waits");
+                });
+                wait.recv_timeout(Duration::from_secs(60)).expect("the change waits for the look")
+            });
+            Ok((before, look.find(changed)?.is_some()))
+        })
+        .unwrap();
+    assert_eq!(seen, (Some(NodeId::ROOT), false));
+    let refused = store.inspect(|tx| file(tx, "I2", NodeId::ROOT, "b.txt"));
+    assert!(matches!(refused, Err(StoreError::Database(_))), "{refused:?}");
+}
+
+#[test]
 fn views_survive_a_reopen_exactly() {
     let (dir, store) = store();
     let id = store
