@@ -23,10 +23,10 @@ enum Class {
     Computed(usize),
     /// Kept in the store.
     Kept,
-    /// Never there, asked for all the time (`security.capability` before each write, access lists by `ls -l`);
-    /// the kernel remembers that there is no access list, but not that they are not offered.
+    /// Never there, asked for all the time by the kernel (`security.capability` before each write) or remembered by
+    /// it (access lists, which `ls -l` asks for): an error other than "no such attribute" would fail what it checks.
     Absent,
-    /// Not offered.
+    /// Not offered. `ls -l` asks for `security.selinux` until it is told so once for the file system.
     Unsupported,
 }
 
@@ -37,7 +37,7 @@ fn classify(name: &[u8]) -> Class {
     }
     if name.starts_with(b"user.") || name.starts_with(b"trusted.") {
         Class::Kept
-    } else if name.starts_with(b"security.") || name.starts_with(b"system.posix_acl_") {
+    } else if name == b"security.capability" || name.starts_with(b"system.posix_acl_") {
         Class::Absent
     } else {
         Class::Unsupported
@@ -169,7 +169,7 @@ mod tests {
             ("user.comment", Class::Kept),
             ("trusted.overlay.opaque", Class::Kept),
             ("security.capability", Class::Absent),
-            ("security.selinux", Class::Absent),
+            ("security.selinux", Class::Unsupported),
             ("system.posix_acl_access", Class::Absent),
             ("system.nfs4_acl", Class::Unsupported),
         ];

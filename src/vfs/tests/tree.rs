@@ -135,6 +135,7 @@ async fn attributes_of_the_item_are_shown_and_those_of_the_user_kept() {
         ("user.onedrive.weburl", libc::ENODATA),
         ("user.x", libc::ENODATA),
         ("security.capability", libc::ENODATA),
+        ("security.selinux", libc::EOPNOTSUPP),
         ("system.posix_acl_access", libc::ENODATA),
     ];
     for (name, expected) in absent {
