@@ -3,7 +3,7 @@
 //! The table is that of design 3 "What happens when both sides changed"; each row has a named test.
 
 use crate::model::Comparison;
-use crate::store::{LocalView, Node, NodeKind, RemoteView, canonical};
+use crate::store::{LocalView, Node, NodeKind, RemoteView, Seal, canonical};
 
 /// What becomes of a node whose remote view moved away from the base of its unsent change.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -105,6 +105,13 @@ fn deleted_remotely(kind: NodeKind, local: &LocalView, unsent_below: bool) -> Ou
     } else {
         Outcome::Gone
     }
+}
+
+/// Whether sealed content may be what the item has: false where size or hash prove that it is not.
+pub fn may_be_same(seal: &Seal, theirs: &RemoteView) -> bool {
+    let version = &theirs.version;
+    version.size.is_none_or(|size| size == seal.size)
+        && version.hashes.quick_xor.is_none_or(|hash| hash == seal.quick_xor)
 }
 
 /// Two nodes want one name: ours is unsent there, theirs is on the service.

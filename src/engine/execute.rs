@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::apply::{Source, content_key, is_rewritten};
+use super::conflict::Outcome;
 use super::error::{Verdict, classify};
 use super::op::{Op, Send};
 use super::settle::{self, Naming};
@@ -17,12 +18,11 @@ impl Engine {
     pub(super) async fn perform(&self, node: Node, op: Op) {
         let outcome = match op {
             Op::Forget => self.0.local_op(&node, |inner, node| inner.forget(node)).await,
+            Op::Settle(Outcome::ConflictCopy) => self.settle_conflict(&node).await,
             Op::Settle(outcome) => {
                 self.0.local_op(&node, move |inner, node| inner.settle(node, &outcome)).await
             }
-            Op::Yield { to, how } => {
-                self.0.local_op(&node, move |inner, node| inner.yield_name(node, to, how)).await
-            }
+            Op::Yield { to, how } => self.yield_or_adopt(&node, to, how).await,
             Op::Seal { content } => self.seal(&node, content).await,
             Op::Verify(send) => self.verify(&node, send).await,
             Op::Send(send) => self.send(&node, send).await,
@@ -41,6 +41,9 @@ impl Engine {
         }
         tracing::debug!(node = %node.id, op = send.label(), "sending");
         let result = self.request(node, &send).await;
+        if let Ok(Some(item)) = &result {
+            self.learn_me(item).await;
+        }
         self.finish(node, send, result).await
     }
 
@@ -100,7 +103,7 @@ impl Engine {
 
     /// What was uploaded is what a read of the new version would fetch: the cache takes it over.
     ///
-    async fn keep_content(&self, item: &RemoteItem, content: u64) {
+    pub(super) async fn keep_content(&self, item: &RemoteItem, content: u64) {
         let rewritten = is_rewritten(self.0.is_business(), item.name.as_deref().unwrap_or_default());
         let view = super::apply::view_of(item, None, item.name.clone().unwrap_or_default());
         let key = content_key(&view, rewritten);
@@ -214,12 +217,16 @@ impl Engine {
             | Send::SetTime { item, .. }
             | Send::Delete { item, .. } => self.0.graph.item(drive, item, Priority::Upload).await,
         };
+        let found = match found {
+            Ok(item) => self.is_ours(node, &send, &item).await.map(|ours| (item, ours)),
+            Err(error) => Err(error),
+        };
         match found {
-            Ok(item) if is_ours(&send, &item) => {
+            Ok((item, true)) => {
                 tracing::info!(node = %node.id, op = send.label(), "an operation whose answer was lost had happened");
                 self.finish(node, send, Ok(Some(item))).await
             }
-            Ok(item) => {
+            Ok((item, false)) => {
                 let sent_seq = self.0.store.sequence();
                 self.take_in(vec![item], Source::Direct, sent_seq).await;
                 self.attempt_is_over(node.id).await
@@ -260,7 +267,7 @@ impl Engine {
 }
 
 impl Inner {
-    async fn local_op(
+    pub(super) async fn local_op(
         self: &std::sync::Arc<Self>,
         node: &Node,
         op: impl FnOnce(&Inner, &Node) -> Result<(), StoreError> + std::marker::Send + 'static,
@@ -270,13 +277,13 @@ impl Inner {
         Ok(())
     }
 
-    fn naming(&self) -> Naming {
+    pub(super) fn naming(&self) -> Naming {
         let now = Timestamp::from(self.clock.wall());
         Naming { host: self.config.host.clone(), now, utc_offset: self.config.utc_offset }
     }
 
     /// Runs a change of the store if the node is still as it was planned.
-    fn if_unchanged(
+    pub(super) fn if_unchanged(
         &self,
         node: &Node,
         change: impl FnOnce(&mut crate::store::Tx<'_>, &mut super::apply::Applier<'_>) -> Result<(), StoreError>,
@@ -298,13 +305,18 @@ impl Inner {
         self.if_unchanged(node, |tx, _| settle::forget(tx, node))
     }
 
-    fn settle(&self, node: &Node, outcome: &super::conflict::Outcome) -> Result<(), StoreError> {
+    pub(super) fn settle(&self, node: &Node, outcome: &super::conflict::Outcome) -> Result<(), StoreError> {
         tracing::debug!(node = %node.id, ?outcome, "settling");
         let naming = self.naming();
         self.if_unchanged(node, |tx, applier| settle::settle(tx, node, outcome, &naming, applier))
     }
 
-    fn yield_name(&self, node: &Node, to: NodeId, how: super::conflict::NameTaken) -> Result<(), StoreError> {
+    pub(super) fn yield_name(
+        &self,
+        node: &Node,
+        to: NodeId,
+        how: super::conflict::NameTaken,
+    ) -> Result<(), StoreError> {
         let naming = self.naming();
         self.if_unchanged(node, |tx, _| settle::yield_name(tx, node, to, how, &naming))
     }
@@ -334,22 +346,6 @@ impl Inner {
         if let Err(error) = self.blocking.start(move || inner.clean_up()).await {
             tracing::warn!(%error, "unneeded staged content is removed later");
         }
-    }
-}
-
-/// Whether what is there now is what the attempt would have made.
-fn is_ours(send: &Send, item: &RemoteItem) -> bool {
-    use crate::model::ItemKind;
-    match send {
-        Send::Mkdir { .. } => item.kind == Some(ItemKind::Folder),
-        Send::Create { .. } => item.kind == Some(ItemKind::File) && has_sent_content(send, item),
-        Send::Replace { if_match, .. } => item.etag != *if_match && has_sent_content(send, item),
-        Send::Move { parent, name, .. } => {
-            name.as_ref().is_none_or(|name| item.name.as_ref() == Some(name))
-                && parent.as_ref().is_none_or(|parent| item.parent.as_ref() == Some(parent))
-        }
-        Send::SetTime { mtime, .. } => item.mtime.is_some_and(|seen| seen.same_second(*mtime)),
-        Send::Delete { .. } => false,
     }
 }
 

@@ -10,6 +10,7 @@
 //! It knows nothing of the kernel: what becomes visible is told to a [`ChangeSink`].
 
 mod apply;
+mod compare;
 mod conflict;
 mod drain;
 mod error;

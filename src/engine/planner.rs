@@ -281,6 +281,9 @@ impl<'a> Planner<'a> {
             Some(content) if local.seal.is_none() => {
                 self.is_due(local.retry_at).then_some(Op::Seal { content })
             }
+            Some(_) if outcome == Outcome::ConflictCopy && local.retry_at < Timestamp(i64::MAX) => {
+                self.is_due(local.retry_at).then_some(Op::Settle(outcome))
+            }
             Some(_) | None => Some(Op::Settle(outcome)),
         }
     }

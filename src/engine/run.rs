@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
+use super::conflict::{NameTaken, Outcome};
 use super::op::Op;
 use super::{Engine, Inner, lock, planner};
 use crate::model::{NodeId, Timestamp};
@@ -110,6 +111,10 @@ impl Inner {
             Op::Send(send) if send.content().is_some() => Some(&self.upload_slots),
             Op::Send(_) | Op::Verify(_) => Some(&self.changes),
             Op::Seal { .. } => Some(&self.seal_slots),
+            // These may have to compare contents.
+            Op::Settle(Outcome::ConflictCopy) | Op::Yield { how: NameTaken::ConflictName, .. } => {
+                Some(&self.changes)
+            }
             Op::Forget | Op::Settle(_) | Op::Yield { .. } => None,
         }
     }

@@ -4,7 +4,6 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::execute::has_sent_content;
 use super::op::Send;
 use super::status::UploadProgress;
 use super::{Engine, Inner};
@@ -116,7 +115,7 @@ impl Engine {
     async fn result_or_restart(&self, job: &Job<'_>, error: GraphError) -> Result<RemoteItem, GraphError> {
         self.0.forget_session(job.content).await;
         match self.read_result(job).await {
-            Ok(item) if has_sent_content(job.send, &item) => Ok(item),
+            Ok(item) if self.is_ours(job.node, job.send, &item).await? => Ok(item),
             _ => Err(error),
         }
     }
@@ -189,7 +188,7 @@ impl Engine {
     }
 
     /// Reads sealed content; a local failure is told as the body that could not be made.
-    async fn read_staged(&self, content: u64, offset: u64, len: u64) -> Result<Bytes, GraphError> {
+    pub(super) async fn read_staged(&self, content: u64, offset: u64, len: u64) -> Result<Bytes, GraphError> {
         let inner = self.0.clone();
         self.0.blocking.start(move || inner.read_staged(content, offset, len)).await.map_err(|error| {
             tracing::error!(content, %error, "unsent content cannot be read");

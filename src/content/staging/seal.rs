@@ -5,7 +5,7 @@ use std::io;
 use super::StagingError;
 use super::file::StagingFile;
 use crate::disk::DiskFile;
-use crate::model::QuickXor;
+use crate::model::{Hashes, QuickXor};
 
 /// Attempts to catch a content while it does not change.
 pub(super) const MAX_ROUNDS: u32 = 5;
@@ -50,20 +50,45 @@ impl StagingFile {
         }
         Err(StagingError::Busy)
     }
+
+    /// Whether the content has the strong hash among these; none if they hold no strong one. Waits for the disk.
+    pub fn has_hash(&self, hashes: &Hashes) -> Result<Option<bool>, StagingError> {
+        if !self.is_complete() {
+            return Err(StagingError::NotComplete);
+        }
+        Ok(match hashes {
+            Hashes { sha256: Some(expected), .. } => Some(self.digest::<sha2::Sha256>()?[..] == expected[..]),
+            Hashes { sha1: Some(expected), .. } => Some(self.digest::<sha1::Sha1>()?[..] == expected[..]),
+            _ => None,
+        })
+    }
+
+    fn digest<D: sha1::Digest>(&self) -> io::Result<Vec<u8>> {
+        let mut digest = D::new();
+        read_all(&self.data(), |bytes| digest.update(bytes))?;
+        Ok(digest.finalize().to_vec())
+    }
 }
 
 fn hash(data: &DiskFile) -> io::Result<Sealed> {
     let (mut blake3, mut quick_xor) = (blake3::Hasher::new(), QuickXor::default());
+    let size = read_all(data, |bytes| {
+        blake3.update(bytes);
+        quick_xor.update(bytes);
+    })?;
+    Ok(Sealed { size, blake3: *blake3.finalize().as_bytes(), quick_xor: quick_xor.finish() })
+}
+
+/// Hands out all bytes in order; returns how many.
+fn read_all(data: &DiskFile, mut take: impl FnMut(&[u8])) -> io::Result<u64> {
     let mut buf = vec![0; CHUNK];
     let mut size = 0;
     loop {
         let count = data.read_at("staging.seal.read", &mut buf, size)?;
-        blake3.update(&buf[..count]);
-        quick_xor.update(&buf[..count]);
+        take(&buf[..count]);
         size += count as u64;
         if count < buf.len() {
-            break;
+            return Ok(size);
         }
     }
-    Ok(Sealed { size, blake3: *blake3.finalize().as_bytes(), quick_xor: quick_xor.finish() })
 }

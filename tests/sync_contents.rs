@@ -1,0 +1,225 @@
+//! When two contents are the same: what is adopted, what is kept twice, and what an equal quickXorHash proves.
+
+mod sync_support;
+
+use std::time::Duration;
+
+use onedrivefs::emulator::{Edit, Fault, FaultAction, Flavour, Mark, Rewrite};
+use sync_support::{Machine, Service};
+
+const FLAVOURS: [Flavour; 3] = [Flavour::Personal, Flavour::Business, Flavour::DocumentLibrary];
+
+fn file(path: &str, content: &str) -> (String, Option<String>) {
+    (path.into(), Some(content.into()))
+}
+
+/// Two contents of one length and one quickXorHash: blocks of its period of 160 bytes, swapped.
+fn twins() -> (String, String) {
+    let (one, two) = ("1".repeat(160), "2".repeat(160));
+    (format!("{one}{two}"), format!("{two}{one}"))
+}
+
+fn lose_answer(service: &Service, method: &str, after: bool) {
+    let action = FaultAction::Reset { after };
+    let (method, count) = (Some(method.into()), Some(1));
+    service.control.inject(Fault { method, path: None, op: None, skip: 0, count, action });
+}
+
+async fn quiet(service: &Service) -> Machine {
+    let machine = service.machine_with(|engine, _| engine.poll = Duration::from_secs(3600)).await;
+    machine.look().await;
+    machine
+}
+
+/// Contents below names that begin with `stem`, in order.
+fn contents(service: &Service) -> Vec<String> {
+    let mut all: Vec<String> = service.tree().into_iter().filter_map(|(_, content)| content).collect();
+    all.sort();
+    all
+}
+
+// S67.
+#[tokio::test(start_paused = true)]
+async fn the_same_bytes_made_under_one_name_on_both_sides_are_one_file() {
+    for flavour in FLAVOURS {
+        for content in ["the same", ""] {
+            let service = Service::new(flavour);
+            let machine = quiet(&service).await;
+            machine.write("a.txt", content).await;
+            service.write_elsewhere("A.txt", content);
+            let id = service.control.id_of("A.txt");
+            machine.sync().await;
+            assert_eq!(service.tree(), [file("A.txt", content)], "{flavour:?}");
+            assert_eq!(service.control.id_of("A.txt"), id);
+            assert_eq!(machine.list("").await, ["A.txt"]);
+            assert_eq!(machine.read("A.txt").await.unwrap(), content);
+            machine.write("A.txt", "and then edited").await;
+            machine.sync().await;
+            assert_eq!(service.tree(), [file("A.txt", "and then edited")], "{flavour:?}");
+        }
+    }
+}
+
+// S67.
+#[tokio::test(start_paused = true)]
+async fn the_same_edit_on_both_sides_is_no_conflict() {
+    for flavour in FLAVOURS {
+        let service = Service::new(flavour);
+        service.write_elsewhere("a.txt", "base");
+        let machine = quiet(&service).await;
+        assert_eq!(machine.read("a.txt").await.unwrap(), "base");
+        machine.write("a.txt", "the same edit").await;
+        service.write_elsewhere("a.txt", "the same edit");
+        machine.sync().await;
+        assert_eq!(service.tree(), [file("a.txt", "the same edit")], "{flavour:?}");
+        assert_eq!(machine.read("a.txt").await.unwrap(), "the same edit");
+        let versions = service.item("a.txt")["versions"].as_array().map(Vec::len);
+        assert_eq!(versions, Some(1), "earlier versions, {flavour:?}");
+    }
+}
+
+// S67.
+#[tokio::test(start_paused = true)]
+async fn a_file_renamed_onto_a_name_that_has_its_bytes_becomes_that_file() {
+    for flavour in FLAVOURS {
+        let service = Service::new(flavour);
+        service.write_elsewhere("old", "the same");
+        let machine = quiet(&service).await;
+        machine.rename("old", "new").await.unwrap();
+        service.write_elsewhere("new", "the same");
+        machine.sync().await;
+        assert_eq!(service.tree(), [file("new", "the same")], "{flavour:?}");
+        assert_eq!(machine.read("new").await.unwrap(), "the same");
+    }
+}
+
+// S67.
+#[tokio::test(start_paused = true)]
+async fn contents_of_one_size_and_one_quick_xor_hash_are_told_apart() {
+    let (ours, theirs) = twins();
+    for flavour in FLAVOURS {
+        for strong in [false, true] {
+            let service = Service::new(flavour);
+            service.control.switch(|switches| switches.sha_hashes = strong);
+            service.write_elsewhere("edited", "base");
+            service.write_elsewhere("moved", &ours);
+            let machine = quiet(&service).await;
+            machine.read("edited").await.unwrap();
+            machine.write("made", &ours).await;
+            machine.write("edited", &ours).await;
+            machine.rename("moved", "onto").await.unwrap();
+            for path in ["made", "edited", "onto"] {
+                service.write_elsewhere(path, &theirs);
+            }
+            machine.sync().await;
+            let tree = service.tree();
+            assert_eq!(tree.len(), 6, "{flavour:?}: {tree:?}");
+            for path in ["made", "edited", "onto"] {
+                assert!(tree.contains(&file(path, &theirs)), "{flavour:?} {path}");
+            }
+            assert_eq!(contents(&service).iter().filter(|content| **content == ours).count(), 3);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_clients_content_with_our_hash_is_not_taken_for_an_upload_whose_answer_was_lost() {
+    let (ours, theirs) = twins();
+    for flavour in FLAVOURS {
+        let service = Service::new(flavour);
+        service.write_elsewhere("edited", "base");
+        let machine = quiet(&service).await;
+        machine.read("edited").await.unwrap();
+        machine.write("before", "tells us who we are").await;
+        machine.sync().await;
+        for path in ["edited", "made"] {
+            machine.write(path, &ours).await;
+            lose_answer(&service, "PUT", false);
+            let action = FaultAction::Delay { ms: 30_000 };
+            let get = service.control.inject(Fault {
+                method: Some("GET".into()),
+                path: None,
+                op: None,
+                skip: 0,
+                count: None,
+                action,
+            });
+            tokio::time::sleep(Duration::from_secs(10)).await;
+            service.write_elsewhere(path, &theirs);
+            service.control.remove_fault(get);
+            machine.sync().await;
+            let found = contents(&service);
+            assert!(found.contains(&theirs) && found.contains(&ours), "{flavour:?} {path}: {found:?}");
+            for (gone, _) in service.tree().into_iter().filter(|(name, _)| name.contains("conflict")) {
+                service.edit(Edit::Delete { path: gone });
+            }
+            machine.look().await;
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_hashes_bytes_are_compared() {
+    for flavour in FLAVOURS {
+        for (theirs, files) in [("the same bytes", 1), ("other bytes, 14", 2)] {
+            let service = Service::new(flavour);
+            service.write_elsewhere("a.txt", "base");
+            let machine = quiet(&service).await;
+            machine.read("a.txt").await.unwrap();
+            machine.write("a.txt", "the same bytes").await;
+            service.write_elsewhere("a.txt", &theirs[..14]);
+            service.control.mark("a.txt", Mark::NoHash(true)).unwrap();
+            machine.sync().await;
+            assert_eq!(service.tree().len(), files, "{flavour:?} {theirs}");
+            assert_eq!(machine.read("a.txt").await.unwrap(), &theirs[..14]);
+        }
+    }
+}
+
+/// What the service wrote into a document of ours whose answer was lost.
+// S42.
+#[tokio::test(start_paused = true)]
+async fn a_rewritten_document_whose_answer_was_lost_is_known_as_ours() {
+    for flavour in [Flavour::Business, Flavour::DocumentLibrary] {
+        for path in ["made.docx", "edited.docx"] {
+            let service = Service::new(flavour);
+            service.control.switch(|switches| switches.rewrite = Rewrite::AtOnce);
+            service.write_elsewhere("edited.docx", "base");
+            let machine = quiet(&service).await;
+            machine.read("edited.docx").await.unwrap();
+            machine.write("before", "tells us who we are").await;
+            machine.sync().await;
+            tokio::time::sleep(Duration::from_secs(60)).await;
+            service.control.reset_log();
+            lose_answer(&service, "PUT", true);
+            machine.write(path, "not really a document").await;
+            machine.sync().await;
+            tokio::time::sleep(Duration::from_secs(600)).await;
+            machine.sync().await;
+            let names = machine.list("").await;
+            assert!(names.iter().all(|name| !name.contains("conflict")), "{flavour:?}: {names:?}");
+            assert_eq!(service.requests("PUT"), 1, "{flavour:?} {path}");
+            let stored = service.control.content(path).unwrap();
+            assert!(stored.starts_with(b"not really a document<!--promoted"));
+            assert_eq!(machine.read(path).await.unwrap().as_bytes(), &stored[..]);
+        }
+    }
+}
+
+// S42.
+#[tokio::test(start_paused = true)]
+async fn a_rewrite_of_the_former_content_is_not_taken_for_an_edit_whose_answer_was_lost() {
+    for flavour in [Flavour::Business, Flavour::DocumentLibrary] {
+        let service = Service::new(flavour);
+        let machine = quiet(&service).await;
+        machine.write("a.docx", "first").await;
+        machine.sync().await;
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        lose_answer(&service, "PUT", false);
+        machine.write("a.docx", "second").await;
+        service.edit(Edit::Rewrite { path: "a.docx".into() });
+        machine.sync().await;
+        let found = contents(&service);
+        assert!(found.iter().any(|content| content.starts_with("second")), "{flavour:?}: {found:?}");
+    }
+}
