@@ -228,7 +228,12 @@ impl Cache {
         }
         let key =
             |version: &ContentVersion| ContentKey { item: item.clone(), version: version.clone(), size };
-        let (old, new) = (key(old), key(new));
+        self.rename(&key(old), &key(new))
+    }
+
+    /// What was known as `old` is `new` from here on: keeps its blocks, open files included, and its pin. The
+    /// caller knows that both have the same bytes.
+    pub fn rename(&self, old: &ContentKey, new: &ContentKey) -> io::Result<()> {
         let (from, to) = (old.name(), new.name());
         let shared = &self.shared;
         // Declared before the guard, so that it ends after it: the end of a file asks for the table.
@@ -237,11 +242,15 @@ impl Cache {
         if table.is_open(&to) && from != to {
             return Ok(());
         }
+        table.pin_as(from.item, to.item);
         let (old_paths, new_paths) = (from.paths(shared.root()), to.paths(shared.root()));
         open = table.open.get(&from).and_then(Weak::upgrade);
-        let loaded = Backing::load(&shared.disk, &old_paths, &old, shared.config.block)?;
+        let loaded = Backing::load(&shared.disk, &old_paths, old, shared.config.block)?;
         if let Some((backing, _)) = loaded {
-            backing.rename_key(&new)?;
+            backing.rename_key(new)?;
+            if let Some(dir) = new_paths.data.parent().filter(|_| from.item != to.item) {
+                shared.disk.create_dir_all("cache.mkdir", dir)?;
+            }
             if from != to {
                 shared.disk.rename("cache.rekey", &old_paths.data, &new_paths.data)?;
                 shared.disk.rename("cache.rekey", &old_paths.map, &new_paths.map)?;
@@ -251,7 +260,7 @@ impl Cache {
             table.rename(&from, to);
         }
         if let Some(file) = &open {
-            file.set_ident(Ident { key: Arc::new(new), name: to });
+            file.set_ident(Ident { key: Arc::new(new.clone()), name: to });
         }
         Ok(())
     }

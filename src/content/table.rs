@@ -408,6 +408,13 @@ impl Table {
         self.is_open(name) || self.pinned.contains(&name.item)
     }
 
+    /// One item's pin holds for another id of it.
+    pub fn pin_as(&mut self, from: ItemHash, to: ItemHash) {
+        if self.pinned.contains(&from) {
+            self.pinned.insert(to);
+        }
+    }
+
     pub fn adopt(&mut self, name: Name) {
         self.adopted.insert(name);
     }

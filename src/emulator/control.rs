@@ -259,6 +259,13 @@ impl Control {
         });
     }
 
+    /// All items of the user's drive get other ids (and tags), the drive keeps its own: a personal account that
+    /// moves to the SharePoint backend (graph-api 3.7), or a library that was restored from a backup (no source).
+    /// Delta says nothing of it.
+    pub fn change_item_ids(&self) {
+        self.with(|s| s.drives[0].ids.change_form());
+    }
+
     /// Another client changes the user's drive. The error says what the service would have said.
     pub fn edit_as_other(&self, edit: &Edit) -> Result<String, String> {
         self.edit(0, OTHER, edit)

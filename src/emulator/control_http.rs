@@ -114,6 +114,7 @@ fn act(control: &Control, command: &str, bytes: &[u8]) -> Result<(), String> {
         "expire-download-urls" => control.expire_download_urls(),
         "expire-sessions" => control.expire_sessions(),
         "migrate-personal" => control.migrate_personal(),
+        "change-item-ids" => control.change_item_ids(),
         "hold-devices" => control.hold_devices(),
         "decide-devices" => control.decide_devices(read::<Approve>(bytes)?.approve),
         "latency" => control.set_latency(Duration::from_millis(read::<Millis>(bytes)?.ms)),

@@ -5,6 +5,7 @@
 
 use super::open::OpenNodes;
 use super::planner::is_swap_name;
+use super::rekey;
 use crate::content::ContentKey;
 use crate::model::{Comparison, ItemId, ItemKind, NodeId, RemoteItem, Timestamp};
 use crate::store::{LocalView, Node, NodeKind, RemoteView, StoreError, Tx, canonical};
@@ -40,6 +41,8 @@ pub(super) struct Seen {
 pub(super) struct Effects {
     /// Same content under other tags: cached blocks keep their worth.
     pub rekeyed: Vec<(ContentKey, ContentKey)>,
+    /// The same item and content under another id.
+    pub renamed: Vec<(ContentKey, ContentKey)>,
     /// Items whose cached content is no longer wanted.
     pub forgotten: Vec<ItemId>,
     /// Items that must be read by their id before they are believed.
@@ -118,8 +121,14 @@ impl Applier<'_> {
     fn apply_root(&mut self, tx: &mut Tx<'_>, item: &RemoteItem) -> Result<(), StoreError> {
         let name = item.name.clone().unwrap_or_else(|| "root".into());
         let view = view_of(item, None, name);
-        let unchanged = tx.node(NodeId::ROOT)?.remote.as_ref() == Some(&view);
-        if unchanged { Ok(()) } else { tx.set_remote(NodeId::ROOT, Some(&view)) }
+        let known = tx.node(NodeId::ROOT)?.remote;
+        if known.as_ref() == Some(&view) {
+            return Ok(());
+        }
+        if known.is_some_and(|known| known.item != view.item) {
+            return rekey::rekey(tx, self, NodeId::ROOT, &view).map(drop);
+        }
+        tx.set_remote(NodeId::ROOT, Some(&view))
     }
 
     fn introduce(&mut self, tx: &mut Tx<'_>, item: &RemoteItem, seen: Seen) -> Result<(), StoreError> {
@@ -281,7 +290,7 @@ impl Applier<'_> {
 
 /// The report was asked for before an own operation on the node ended, so it may be older than that; or
 /// newer, if another client changed the item in between, and no later report would say so again.
-fn is_overtaken(node: &Node, seen: Seen) -> bool {
+pub(super) fn is_overtaken(node: &Node, seen: Seen) -> bool {
     seen.source == Source::Report && node.own_seq > seen.sent_seq
 }
 
@@ -327,7 +336,7 @@ fn rescue_local_only(tx: &mut Tx<'_>, node: &Node, now: Timestamp) -> Result<(),
     tx.notice(now, &path, "its folder was deleted elsewhere; this file lives only here and is in lost+found")
 }
 
-fn node_kind(kind: ItemKind) -> NodeKind {
+pub(super) fn node_kind(kind: ItemKind) -> NodeKind {
     match kind {
         ItemKind::File => NodeKind::File,
         ItemKind::Folder => NodeKind::Folder,

@@ -5,11 +5,12 @@ use std::time::Duration;
 use super::apply::{Source, content_key, is_rewritten};
 use super::conflict::Outcome;
 use super::error::{Verdict, classify};
+use super::missing::For;
 use super::op::{Op, Send};
 use super::settle::{self, Naming};
 use super::{Engine, EngineError, Inner};
 use crate::content::StagingId;
-use crate::graph::{ConflictBehavior, GraphError, Patch, Priority};
+use crate::graph::{ConflictBehavior, Deleted, GraphError, Patch, Priority};
 use crate::model::{NodeId, RemoteItem, Timestamp};
 use crate::store::{Durability, Node, ParkKind, Parked, StoreError};
 
@@ -83,7 +84,12 @@ impl Engine {
                     return Err(GraphError::PreconditionFailed { ids: Default::default() });
                 }
                 let tag = self.precondition(node, item, if_match.as_ref()).await?;
-                graph.delete(drive, item, tag.as_deref()).await.map(|_| None)
+                match graph.delete(drive, item, tag.as_deref()).await? {
+                    Deleted::AlreadyGone if self.lives_on(item).await => {
+                        Err(GraphError::PreconditionFailed { ids: Default::default() })
+                    }
+                    Deleted::AlreadyGone | Deleted::Done => Ok(None),
+                }
             }
         }
     }
@@ -193,11 +199,14 @@ impl Engine {
 
     /// The item as it is now; described as deleted where it is gone, nothing where nobody knows.
     pub(super) async fn look_at(&self, item: &crate::model::ItemId) -> Option<RemoteItem> {
+        self.look_for(item, For::Engine).await
+    }
+
+    pub(super) async fn look_for(&self, item: &crate::model::ItemId, who: For) -> Option<RemoteItem> {
         match self.0.graph.item(&self.0.drive.id, item, Priority::Upload).await {
-            Ok(found) => Some(found),
-            Err(GraphError::NotFound { .. }) => {
-                Some(RemoteItem { deleted: true, ..RemoteItem::bare(item.clone()) })
-            }
+            Ok(found) if found.id == *item => Some(found),
+            Ok(found) => self.renamed(item, found).await,
+            Err(GraphError::NotFound { .. }) => self.missing(item, who).await,
             Err(error) => {
                 tracing::debug!(%item, %error, "an item could not be looked at");
                 None
@@ -231,17 +240,11 @@ impl Engine {
                 self.take_in(vec![item], Source::Direct, sent_seq).await;
                 self.attempt_is_over(node.id).await
             }
-            Err(GraphError::NotFound { .. }) if matches!(send, Send::Delete { .. }) => {
-                self.finish(node, send, Ok(None)).await
-            }
-            Err(GraphError::NotFound { .. }) => {
-                if let Some(item) = send.item() {
-                    let gone = RemoteItem { deleted: true, ..RemoteItem::bare(item.clone()) };
-                    let sent_seq = self.0.store.sequence();
-                    self.take_in(vec![gone], Source::Direct, sent_seq).await;
-                }
-                self.attempt_is_over(node.id).await
-            }
+            Err(GraphError::NotFound { .. }) if matches!(send, Send::Delete { .. }) => match send.item() {
+                Some(item) if self.lives_on(item).await => self.verify_again(node, Duration::ZERO).await,
+                _ => self.finish(node, send, Ok(None)).await,
+            },
+            Err(GraphError::NotFound { .. }) => self.verify_missing(node, &send).await,
             Err(error) => {
                 match classify(&error) {
                     Verdict::Offline | Verdict::Unknown => self.0.disconnected(&error.to_string()),
@@ -249,11 +252,35 @@ impl Engine {
                     _ => {}
                 }
                 let tries = node.local.as_ref().map_or(0, |local| local.tries);
-                let (retry_at, inner, id) = (self.0.after(backoff(tries)), self.0.clone(), node.id);
-                self.0.blocking.start(move || inner.fail(id, true, None, retry_at)).await?;
-                Ok(())
+                self.verify_again(node, backoff(tries)).await
             }
         }
+    }
+
+    /// What an attempt without an answer was for answers 404: it, or the folder it was to be in, may have another
+    /// id by now; the attempt then has that too, and is verified again.
+    async fn verify_missing(&self, node: &Node, send: &Send) -> Result<(), EngineError> {
+        let Some(item) = send.item().or(send.target_folder()) else {
+            return self.attempt_is_over(node.id).await;
+        };
+        let sent_seq = self.0.store.sequence();
+        let seen = self.look_at(item).await;
+        let (again, wait) = match &seen {
+            Some(seen) => (!seen.deleted && seen.id != *item, Duration::ZERO),
+            None => (true, backoff(node.local.as_ref().map_or(0, |local| local.tries))),
+        };
+        self.take_in(seen.into_iter().collect(), Source::Direct, sent_seq).await;
+        if !again {
+            return self.attempt_is_over(node.id).await;
+        }
+        self.verify_again(node, wait).await
+    }
+
+    /// The outcome of the attempt stays unknown for now.
+    async fn verify_again(&self, node: &Node, wait: Duration) -> Result<(), EngineError> {
+        let (retry_at, inner, id) = (self.0.after(wait), self.0.clone(), node.id);
+        self.0.blocking.start(move || inner.fail(id, true, None, retry_at)).await?;
+        Ok(())
     }
 
     async fn attempt_is_over(&self, id: NodeId) -> Result<(), EngineError> {

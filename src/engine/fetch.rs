@@ -2,7 +2,7 @@
 
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -21,6 +21,7 @@ const URL_LIFE: Duration = Duration::from_secs(300);
 /// it is back, too short to be felt as a hang.
 pub(super) const OFFLINE_PATIENCE: Duration = Duration::from_millis(800);
 const URLS: NonZeroUsize = NonZeroUsize::new(10_000).expect("not zero");
+const RENAMED: NonZeroUsize = NonZeroUsize::new(1_000).expect("not zero");
 
 /// Fetches content of one drive.
 pub struct GraphFetch {
@@ -28,7 +29,13 @@ pub struct GraphFetch {
     drive: DriveId,
     urls: Mutex<LruCache<ItemId, (DownloadUrl, Instant)>>,
     offline: AtomicBool,
+    finder: OnceLock<Finder>,
+    /// Ids that items have now, by those that transfers under way know them by.
+    renamed: Mutex<LruCache<ItemId, ItemId>>,
 }
+
+/// Asks what an item that is missing by its id is called now; none if it is gone.
+pub(super) type Finder = Box<dyn Fn(ItemId) -> BoxFuture<'static, Option<RemoteItem>> + Send + Sync>;
 
 impl GraphFetch {
     /// A fetcher for the drive's content.
@@ -38,7 +45,35 @@ impl GraphFetch {
             drive,
             urls: Mutex::new(LruCache::new(URLS)),
             offline: AtomicBool::new(false),
+            finder: OnceLock::new(),
+            renamed: Mutex::new(LruCache::new(RENAMED)),
         })
+    }
+
+    /// Whom to ask about items that are missing by their ids.
+    pub(super) fn set_finder(&self, finder: Finder) {
+        if self.finder.set(finder).is_err() {
+            tracing::debug!("the engine was started again");
+        }
+    }
+
+    /// The item; where its id has changed form, under its new one.
+    async fn item(&self, item: &ItemId, priority: Priority) -> Result<RemoteItem, FetchError> {
+        let known = self.renamed().get(item).cloned();
+        match self.graph.item(&self.drive, known.as_ref().unwrap_or(item), priority).await {
+            Err(error @ GraphError::NotFound { .. }) => {
+                let Some(finder) = self.finder.get() else { return Err(fetch_error(error)) };
+                let found = finder(item.clone()).await.filter(|found| !found.deleted);
+                let found = found.ok_or_else(|| fetch_error(error))?;
+                self.renamed().put(item.clone(), found.id.clone());
+                Ok(found)
+            }
+            other => other.map_err(fetch_error),
+        }
+    }
+
+    fn renamed(&self) -> std::sync::MutexGuard<'_, LruCache<ItemId, ItemId>> {
+        self.renamed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Says whether the service is known to be out of reach.
@@ -70,7 +105,7 @@ impl GraphFetch {
 
     /// Reads the item; proves that it still has the content of `key`; returns a fresh address.
     async fn look(&self, key: &ContentKey, priority: Priority) -> Result<DownloadUrl, FetchError> {
-        let item = self.graph.item(&self.drive, &key.item, priority).await.map_err(fetch_error)?;
+        let item = self.item(&key.item, priority).await?;
         if item.malware {
             return Err(FetchErrorKind::Malware.into());
         }

@@ -16,6 +16,8 @@ mod drain;
 mod error;
 mod execute;
 mod fetch;
+mod identity;
+mod missing;
 mod observe;
 mod op;
 mod open;
@@ -24,6 +26,7 @@ mod power;
 mod precondition;
 mod record;
 mod recover;
+mod rekey;
 mod run;
 mod seal;
 mod settle;
@@ -40,6 +43,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use dashmap::DashMap;
+use futures_util::FutureExt;
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 
@@ -158,6 +162,10 @@ struct Inner {
     upload_slots: Arc<Semaphore>,
     seal_slots: Arc<Semaphore>,
     listings: DashMap<NodeId, Arc<tokio::sync::Mutex<()>>>,
+    /// Items that were missing by their ids of late.
+    absences: Mutex<identity::Absences>,
+    /// Nothing is deleted or made again before the whole drive was read.
+    rematching: AtomicBool,
     /// Nodes whose operation is running. Planner and tasks only; held for moments.
     in_flight: Mutex<BTreeSet<NodeId>>,
     uploads: Mutex<BTreeMap<NodeId, (u64, u64)>>,
@@ -208,6 +216,8 @@ impl Engine {
             looks: AtomicU64::new(0),
             enumerated: AtomicBool::new(false),
             listings: DashMap::new(),
+            absences: Mutex::default(),
+            rematching: AtomicBool::new(false),
             in_flight: Mutex::default(),
             uploads: Mutex::default(),
             refusals: Mutex::default(),
@@ -219,6 +229,11 @@ impl Engine {
 
     /// Starts observing and sending on the current runtime.
     pub fn start(&self) {
+        let engine = Arc::downgrade(&self.0);
+        self.0.fetch.set_finder(Box::new(move |item| {
+            let engine = engine.upgrade().map(Engine);
+            async move { engine?.missing(&item, missing::For::Reader).await }.boxed()
+        }));
         tokio::spawn(self.clone().observe_changes());
         if !self.0.config.read_only {
             tokio::spawn(self.clone().send_changes());
@@ -436,6 +451,11 @@ impl Inner {
         for (from, to) in effects.rekeyed {
             if let Err(error) = self.cache.rekey(&from.item, from.size, &from.version, &to.version) {
                 tracing::info!(%error, "cached blocks could not follow their item's tags; they are read again");
+            }
+        }
+        for (from, to) in effects.renamed {
+            if let Err(error) = self.cache.rename(&from, &to) {
+                tracing::info!(%error, "cached blocks could not follow their item's id; they are read again");
             }
         }
         for item in effects.forgotten {

@@ -3,9 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::apply::{Applier, Effects, Seen, Source, is_being_made};
+use super::apply::{Applier, Effects, Seen, Source, is_being_made, is_overtaken};
 use super::error::{Verdict, classify};
 use super::fetch::OFFLINE_PATIENCE;
+use super::missing::{For, is_rematch};
+use super::rekey::Reunion;
 use super::{Engine, EngineError, Inner};
 use crate::graph::{DeltaFrom, DeltaLink, GraphError, PageLink, Priority};
 use crate::model::{ItemId, NodeId, RemoteItem, Timestamp};
@@ -74,6 +76,10 @@ impl Engine {
     /// One whole round: every page from the saved link to the next delta link.
     pub(super) async fn round(&self) -> Result<(), EngineError> {
         self.ensure_root().await?;
+        if self.wants_rematch()? {
+            self.restart_enumeration(None)?;
+            self.rematch_begins(mark(self.meta(MARK)?))?;
+        }
         if self.meta(LINK)?.is_none() && self.meta(PAGE)?.is_none() {
             self.begin_enumeration()?;
         }
@@ -166,13 +172,9 @@ impl Engine {
                 let committed =
                     inner.store.write_changes(Durability::Process, |tx| -> Result<(), StoreError> {
                         if enumerating {
-                            let mark = mark(tx.meta(MARK)?);
                             let seen = Seen { source: Source::Report, sent_seq, now };
-                            for item in items.iter().filter(|item| !item.deleted) {
-                                applier.apply(tx, item, seen)?;
-                                let id = tx.node_of_item(&item.id)?;
-                                tx.set_mark(id, mark)?;
-                            }
+                            let there = items.iter().filter(|item| !item.deleted);
+                            enumerate(tx, &mut applier, there, seen)?;
                         } else {
                             items.iter().try_for_each(|item| tx.push_round(&to_json(item)))?;
                         }
@@ -218,7 +220,7 @@ impl Engine {
             })
         };
         let (mark, unmarked) = self.0.blocking.start(look).await?;
-        if !self.sweep(unmarked, mark).await? {
+        if self.wants_rematch()? || !self.sweep(unmarked, mark).await? {
             tracing::warn!("not every item that was not listed could be looked at: the rest follows");
             return Ok(());
         }
@@ -232,6 +234,7 @@ impl Engine {
         };
         self.0.blocking.start(end).await?;
         self.0.enumerated.store(true, std::sync::atomic::Ordering::Release);
+        self.rematch_ends().await?;
         self.0.connected();
         Ok(())
     }
@@ -242,14 +245,20 @@ impl Engine {
             let count = unmarked.len();
             tracing::info!(count, "items that were not listed any more are looked at one by one");
         }
+        // Then the enumeration itself has looked for them at their places.
+        let reunited = self.0.store.inspect(|tx| reunites(tx))?;
         for item in unmarked {
             let sent_seq = self.0.store.sequence();
             match self.0.graph.item(&self.0.drive.id, &item, Priority::Enumeration).await {
                 Ok(found) => self.take_in(vec![found], Source::Direct, sent_seq).await,
-                Err(GraphError::NotFound { .. }) => {
+                Err(GraphError::NotFound { .. }) if reunited => {
                     let gone = RemoteItem { deleted: true, ..RemoteItem::bare(item.clone()) };
                     self.take_in(vec![gone], Source::Direct, sent_seq).await;
                 }
+                Err(GraphError::NotFound { .. }) => match self.missing(&item, For::Engine).await {
+                    Some(seen) => self.take_in(vec![seen], Source::Direct, sent_seq).await,
+                    None => return Ok(false),
+                },
                 Err(error) if matches!(classify(&error), Verdict::Look | Verdict::Park { .. }) => {
                     tracing::debug!(%item, %error, "an item that was not listed cannot be looked at");
                 }
@@ -436,7 +445,7 @@ impl Engine {
 }
 
 impl Inner {
-    fn applier(&self) -> Applier<'_> {
+    pub(super) fn applier(&self) -> Applier<'_> {
         Applier { open: &self.open, business: self.is_business(), effects: Effects::default() }
     }
 
@@ -457,16 +466,17 @@ impl Inner {
             let seen = Seen { source: Source::Report, sent_seq, now };
             let entries = last_of_each(entries);
             let (gone, there): (Vec<_>, Vec<_>) = entries.into_iter().partition(|item| item.deleted);
-            let mark = mark(tx.meta(MARK)?);
-            for item in &there {
-                applier.apply(tx, item, seen)?;
-                if enumerating {
-                    let id = tx.node_of_item(&item.id)?;
-                    tx.set_mark(id, mark)?;
+            if enumerating {
+                enumerate(tx, &mut applier, there.iter(), seen)?;
+            } else {
+                there.iter().try_for_each(|item| applier.apply(tx, item, seen))?;
+                let mut reunion = Reunion::default();
+                for item in &gone {
+                    let node = tx.by_item(&item.id)?.filter(|node| !is_overtaken(node, seen));
+                    if !node.map_or(Ok(false), |node| reunion.replace(tx, &mut applier, node.id))? {
+                        applier.apply(tx, item, seen)?;
+                    }
                 }
-            }
-            if !enumerating {
-                gone.iter().try_for_each(|item| applier.apply(tx, item, seen))?;
             }
             tx.expire_tombstones(sent_seq)?;
             tx.set_meta(PAGE, None)?;
@@ -494,12 +504,39 @@ impl Inner {
     }
 }
 
+/// Takes in what an enumeration shows and stamps it. What is known under another id at the same place is that.
+fn enumerate<'i>(
+    tx: &mut Tx<'_>,
+    applier: &mut Applier<'_>,
+    items: impl Iterator<Item = &'i RemoteItem>,
+    seen: Seen,
+) -> Result<(), StoreError> {
+    let generation = mark(tx.meta(MARK)?);
+    let mut reunion = Reunion::default();
+    let reunites = reunites(tx)?;
+    for item in items {
+        applier.apply(tx, item, seen)?;
+        if reunites {
+            let id = tx.node_of_item(&item.id)?;
+            reunion.reunite(tx, applier, id, generation)?;
+        }
+        let id = tx.node_of_item(&item.id)?;
+        tx.set_mark(id, generation)?;
+    }
+    Ok(())
+}
+
+/// Whether an enumeration may meet what is known under other ids: nothing is at the first one.
+fn reunites(tx: &Tx<'_>) -> Result<bool, StoreError> {
+    Ok(tx.meta(ENUMERATED)?.is_some() || is_rematch(tx)?)
+}
+
 fn mark(text: Option<String>) -> u64 {
     text.and_then(|text| text.parse().ok()).unwrap_or(1)
 }
 
 /// Doubts outlive the round that raised them: its link is past them.
-fn add_doubts(tx: &mut Tx<'_>, items: &[ItemId]) -> Result<(), StoreError> {
+pub(super) fn add_doubts(tx: &mut Tx<'_>, items: &[ItemId]) -> Result<(), StoreError> {
     if items.is_empty() {
         return Ok(());
     }

@@ -141,6 +141,30 @@ impl Send {
         }
     }
 
+    /// The same operation, where an item that it names has another id now.
+    pub fn readdressed(mut self, from: &ItemId, to: &ItemId) -> Self {
+        let folder = match &mut self {
+            Self::Mkdir { parent, .. } | Self::Create { parent, .. } => Some(parent),
+            Self::Move { parent, .. } => parent.as_mut(),
+            Self::Replace { .. } | Self::SetTime { .. } | Self::Delete { .. } => None,
+        };
+        if let Some(folder) = folder.filter(|folder| *folder == from) {
+            *folder = to.clone();
+        }
+        match &mut self {
+            Self::Replace { item, .. }
+            | Self::Move { item, .. }
+            | Self::SetTime { item, .. }
+            | Self::Delete { item, .. }
+                if item == from =>
+            {
+                *item = to.clone();
+            }
+            _ => {}
+        }
+        self
+    }
+
     /// The operation's name in logs.
     pub fn label(&self) -> &'static str {
         match self {

@@ -13,6 +13,7 @@
 //!   it, and after a look at the service that was sent later than the last unlink.
 //!   Deletes rest while others follow below the same folder, so that a tree whose removal takes long still
 //!   goes with its top.
+//! - While ids may have changed (many items are missing by theirs), nothing is deleted or made again.
 //! - An item that moved to another row waits for the answer to what was sent for it from its former row.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -96,6 +97,8 @@ pub struct World {
     pub settle: i64,
     /// Someone waits (sync, unmount): nothing rests.
     pub hurry: bool,
+    /// Ids may have changed: nothing is deleted or made again before the whole drive was read.
+    pub held: bool,
     /// Sequence number at which the newest finished look at the whole drive was sent; none while there is
     /// no such look (not enumerated yet, or delta is not offered): then folders are looked at one by one.
     pub looked: Option<u64>,
@@ -265,6 +268,9 @@ impl<'a> Planner<'a> {
             remote: item.node.remote.as_ref(),
             unsent_below: self.unsent_below.contains(&id),
         });
+        if self.world.held && matches!(outcome, Outcome::Recreate | Outcome::Gone) {
+            return Some(None);
+        }
         if matches!(outcome, Outcome::ConflictCopy | Outcome::Recreate) {
             return Some(self.seal_first(item, outcome));
         }
@@ -292,7 +298,11 @@ impl<'a> Planner<'a> {
 
     fn delete(&mut self, id: NodeId, item: &Item) -> Option<Op> {
         let remote = item.node.remote.as_ref()?;
-        if item.open || self.is_covered(remote) || !self.deleting_has_ended(remote, local(item)) {
+        if self.world.held
+            || item.open
+            || self.is_covered(remote)
+            || !self.deleting_has_ended(remote, local(item))
+        {
             return None;
         }
         let folder = item.node.kind.is_directory();

@@ -27,6 +27,7 @@ impl Engine {
     /// recovered files. Nothing is ever collected that was not recorded as unneeded.
     pub fn recover(&self) -> Result<(), RecoverError> {
         self.0.enumerated.store(self.0.was_enumerated()?, std::sync::atomic::Ordering::Release);
+        self.0.resume_rematch()?;
         self.0.clean_up()?;
         self.0.distrust_after_power_cut()?;
         let named: BTreeSet<u64> = self.0.store.staged()?.into_iter().chain(self.0.store.kept()?).collect();

@@ -16,6 +16,7 @@ impl Inner {
             now: Timestamp::from(self.clock.wall()),
             settle: i64::try_from(self.config.settle.as_nanos()).unwrap_or(i64::MAX),
             hurry: self.is_hurried(),
+            held: self.rematching.load(std::sync::atomic::Ordering::Acquire),
             looked: self.looked(),
             ..World::default()
         };

@@ -519,8 +519,17 @@ impl<'a> Tx<'a> {
         Ok(())
     }
 
-    /// Moves all remote children of `from` below `to` (two rows turned out to be one folder).
-    pub fn adopt_children(&mut self, from: NodeId, to: NodeId) -> Result<(), StoreError> {
+    /// The generation that the node was last stamped with.
+    pub fn mark(&self, id: NodeId) -> Result<u64, StoreError> {
+        Ok(self
+            .db
+            .prepare_cached("SELECT mark FROM nodes WHERE id = ?1")?
+            .query_row([id.0], |row| row.get::<_, i64>(0).map(|mark| mark as u64))?)
+    }
+
+    /// Moves all children of `from`, there and here, below `to` (two rows turned out to be one folder), and names
+    /// them.
+    pub fn adopt_children(&mut self, from: NodeId, to: NodeId) -> Result<Vec<NodeId>, StoreError> {
         let moved: Vec<NodeId> = self
             .db
             .prepare("SELECT id FROM nodes WHERE r_parent = ?1 UNION SELECT id FROM local WHERE parent = ?1")?
@@ -529,7 +538,8 @@ impl<'a> Tx<'a> {
         self.db.execute("UPDATE nodes SET r_parent = ?2 WHERE r_parent = ?1", params![from.0, to.0])?;
         self.db.execute("UPDATE base SET r_parent = ?2 WHERE r_parent = ?1", params![from.0, to.0])?;
         self.db.execute("UPDATE local SET parent = ?2 WHERE parent = ?1", params![from.0, to.0])?;
-        moved.into_iter().try_for_each(|id| self.place(id))
+        moved.iter().try_for_each(|&id| self.place(id))?;
+        Ok(moved)
     }
 
     /// Says that the node's bytes are others now.
