@@ -8,8 +8,8 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use onedrivefs::config::Environment;
 use onedrivefs::daemon::control::{
-    CacheUse, ControlError, ControlHandler, MountState, Outcome, Parked, Progress, ProgressSink,
-    RequestCounts, Server, Status, WirePath,
+    CacheUse, ConflictCause, ConflictLine, ControlError, ControlHandler, Keep, MountState, Outcome, ParkKind,
+    Parked, Progress, ProgressSink, RequestCounts, Server, Status, WirePath,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -31,6 +31,7 @@ impl ControlHandler for Fake {
             read_only: false,
             pending: self.outcome.unsent,
             parked: self.outcome.parked.clone(),
+            waiting: vec![],
             unprotected: self.outcome.unprotected,
             uploads: vec![],
             last_delta: None,
@@ -58,19 +59,51 @@ impl ControlHandler for Fake {
     fn unmount(
         &self,
         drain: Option<Duration>,
+        lazy: bool,
         _: ProgressSink,
     ) -> BoxFuture<'_, Result<Outcome, ControlError>> {
-        self.asked.lock().unwrap().push(format!("unmount {drain:?}"));
+        let how = if lazy { " lazy" } else { "" };
+        self.asked.lock().unwrap().push(format!("unmount {drain:?}{how}"));
         self.shutdown.cancel();
         Box::pin(async { Ok(self.outcome.clone()) })
     }
 
-    fn refresh(&self, _: PathBuf) -> BoxFuture<'_, Result<(), ControlError>> {
+    fn refresh(&self, path: PathBuf) -> BoxFuture<'_, Result<(), ControlError>> {
+        self.asked.lock().unwrap().push(format!("refresh {}", path.display()));
         Box::pin(async { Ok(()) })
     }
 
-    fn retry(&self) -> BoxFuture<'_, Result<u64, ControlError>> {
-        Box::pin(async { Ok(0) })
+    fn retry(&self, path: PathBuf) -> BoxFuture<'_, Result<u64, ControlError>> {
+        self.asked.lock().unwrap().push(format!("retry {}", path.display()));
+        Box::pin(async { Ok(2) })
+    }
+
+    fn conflicts(&self, path: PathBuf) -> BoxFuture<'_, Result<Vec<ConflictLine>, ControlError>> {
+        self.asked.lock().unwrap().push(format!("conflicts {}", path.display()));
+        let line = ConflictLine {
+            path: WirePath("thesis/a (conflict box 2026-03-01 081530).doc".into()),
+            beside: WirePath("thesis/a.doc".into()),
+            host: "box".into(),
+            at: "2026-03-01T08:15:30Z".into(),
+            cause: ConflictCause::BothChanged,
+            size: 5,
+            beside_size: 7,
+            state: "sent".into(),
+            reason: None,
+        };
+        Box::pin(async { Ok(vec![line]) })
+    }
+
+    fn settle(&self, path: PathBuf, keep: Keep) -> BoxFuture<'_, Result<(), ControlError>> {
+        self.asked.lock().unwrap().push(format!("settle {} {keep:?}", path.display()));
+        let refusal = ControlError {
+            what: path.display().to_string(),
+            why: "it is no conflict copy".into(),
+            remedy: "'onedrivefs conflicts' lists those there are".into(),
+            exit_code: 2,
+        };
+        let known = path.to_string_lossy().contains("conflict");
+        Box::pin(async move { if known { Ok(()) } else { Err(refusal) } })
     }
 }
 
@@ -128,10 +161,13 @@ fn text(output: &Output) -> (String, String, i32) {
 fn parked() -> Outcome {
     let parked = Parked {
         path: "thesis/a.doc".into(),
+        kind: ParkKind::Quota,
         reason: "the drive is full".into(),
         remedy: "make room on it".into(),
+        retry_at: None,
+        behind: vec![],
     };
-    Outcome { unsent: 1, parked: vec![parked], unprotected: 0 }
+    Outcome { unsent: 1, parked: vec![parked], ..Outcome::default() }
 }
 
 #[test]
@@ -140,7 +176,7 @@ fn status_shows_what_waits_and_why_for_people_and_for_programs() {
     let (stdout, stderr, code) = text(&running.run(&[&"status", &running.mountpoint]));
     assert_eq!((stderr.as_str(), code), ("", 0));
     assert!(stdout.contains("offline") && stdout.contains("1 change"), "{stdout}");
-    assert!(stdout.contains("thesis/a.doc: waits: the drive is full; make room on it"), "{stdout}");
+    assert!(stdout.contains("thesis/a.doc: the drive is full; make room on it"), "{stdout}");
     let (stdout, _, _) = text(&running.run(&[&"status", &"--json", &running.mountpoint]));
     let status: serde_json::Value = serde_json::from_str(&stdout).unwrap();
     assert_eq!((&status["state"], &status["pending"]), (&"offline".into(), &1.into()));
@@ -185,4 +221,65 @@ fn a_path_through_a_link_finds_its_mount() {
         assert_eq!(text(&running.run(&[&"sync", &path])).2, 0, "{}", path.display());
     }
     assert_eq!(text(&running.run(&[&"status", &link])).2, 0);
+}
+
+#[test]
+fn conflict_copies_are_listed_with_paths_that_can_be_used_as_they_are() {
+    let running = Running::start(Outcome::default());
+    let copy = running.mountpoint.join("thesis/a (conflict box 2026-03-01 081530).doc");
+    let (stdout, stderr, code) = text(&running.run(&[&"conflicts"]));
+    assert_eq!((stderr.as_str(), code), ("", 0));
+    assert!(stdout.starts_with(copy.to_str().unwrap()), "{stdout}");
+    assert!(stdout.contains("beside     a.doc, 7 B") && stdout.contains("keep-local"), "{stdout}");
+    let inside = running.mountpoint.join("thesis");
+    let (stdout, _, _) = text(&running.run(&[&"conflicts", &inside, &"--json"]));
+    let listed: serde_json::Value = serde_json::from_str(&stdout).unwrap();
+    assert_eq!(listed[0]["path"], copy.to_str().unwrap());
+    assert_eq!((&listed[0]["size"], &listed[0]["state"]), (&5.into(), &"sent".into()));
+    assert_eq!(running.asked(), ["conflicts ", "conflicts thesis"]);
+}
+
+#[test]
+fn each_conflict_is_settled_and_the_first_failure_is_the_exit_code() {
+    let running = Running::start(Outcome::default());
+    let copy = running.mountpoint.join("a (conflict box 2026-03-01 081530).doc");
+    let other = running.mountpoint.join("plain.doc");
+    let (stdout, stderr, code) = text(&running.run(&[&"conflicts", &"keep-remote", &other, &copy]));
+    assert_eq!((stdout.as_str(), code), ("", 2));
+    assert_eq!(
+        stderr,
+        "onedrivefs: plain.doc: it is no conflict copy; 'onedrivefs conflicts' lists those there are\n"
+    );
+    let (_, stderr, code) = text(&running.run(&[&"conflicts", &"keep-local", &copy]));
+    assert_eq!((stderr.as_str(), code), ("", 0));
+    let name = "a (conflict box 2026-03-01 081530).doc";
+    assert_eq!(
+        running.asked(),
+        [
+            "settle plain.doc Remote".to_owned(),
+            format!("settle {name} Remote"),
+            format!("settle {name} Local")
+        ]
+    );
+}
+
+#[test]
+fn retry_and_refresh_ask_the_mount_that_the_path_is_in_or_all() {
+    let running = Running::start(Outcome::default());
+    let inside = running.mountpoint.join("thesis");
+    assert_eq!(text(&running.run(&[&"retry"])).0, "trying 2 changes again\n");
+    assert_eq!(text(&running.run(&[&"retry", &inside, &"--json"])).0, "{\"retried\":2}\n");
+    assert_eq!(text(&running.run(&[&"refresh", &inside])), (String::new(), String::new(), 0));
+    let (_, stderr, code) = text(&running.run(&[&"refresh", &running.home.path()]));
+    assert!(code == 3 && stderr.contains("no drive is mounted there"), "{stderr}");
+    assert_eq!(running.asked(), ["retry ", "retry thesis", "refresh thesis"]);
+}
+
+#[test]
+fn a_lazy_unmount_and_its_limit_are_passed_on() {
+    let running = Running::start(Outcome::default());
+    let arguments: &[&dyn AsRef<std::ffi::OsStr>] =
+        &[&"umount", &running.mountpoint, &"--lazy", &"--drain-timeout", &"2m"];
+    assert_eq!(text(&running.run(arguments)).2, 0);
+    assert_eq!(running.asked(), ["unmount Some(120s) lazy"]);
 }

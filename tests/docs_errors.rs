@@ -107,7 +107,8 @@ fn reason_table() -> String {
     use ParkKind::*;
     let meanings = [
         (Quota, "the drive is full"),
-        (Permission, "the service refuses the write, or flags the content as malware"),
+        (Permission, "the service refuses the write"),
+        (Malware, "the service takes the content for malware"),
         (Name, "the service refuses the name"),
         (Locked, "locked or checked out by someone"),
         (TooLarge, "larger than the service takes"),
@@ -120,7 +121,8 @@ fn reason_table() -> String {
     for (kind, meaning) in meanings {
         // A kind that is missing above does not compile here.
         match kind {
-            Quota | Permission | Name | Locked | TooLarge | AccessLost | BaseGone | Failing | LocalDisk => {}
+            Quota | Permission | Malware | Name | Locked | TooLarge | AccessLost | BaseGone | Failing
+            | LocalDisk => {}
         }
         let error = VfsError::from(EngineError::Parked(Parked { kind, detail: String::new() }));
         writeln!(table, "| {meaning} | {} |", name_of(error.errno())).unwrap();

@@ -5,6 +5,7 @@ mod sync_support;
 use std::time::Duration;
 
 use onedrivefs::emulator::{Edit, Fault, FaultAction, Flavour};
+use onedrivefs::model::NodeId;
 use sync_support::{Machine, Service};
 
 const FLAVOURS: [Flavour; 3] = [Flavour::Personal, Flavour::Business, Flavour::DocumentLibrary];
@@ -160,7 +161,7 @@ async fn a_parked_change_says_why_and_does_not_hold_up_others() {
         assert_eq!(shown[0].reason, Some(onedrivefs::store::ParkKind::Quota));
         assert_eq!(machine.read("full.txt").await.unwrap(), "too much");
         service.control.clear_faults();
-        machine.engine.retry_parked().unwrap();
+        machine.engine.retry_parked(NodeId::ROOT).await.unwrap();
         machine.sync().await;
         assert!(service.tree().contains(&file("full.txt", "too much")));
     }

@@ -1,15 +1,19 @@
 //! The command line: one file per command, arguments in, words out; no logic of its own.
 
 mod completions;
+mod conflicts;
 mod demo;
 mod emulator;
 mod man;
 mod mount;
 mod mountpoint;
 mod output;
+mod refresh;
+mod retry;
 mod seed;
 mod status;
 mod sync;
+mod target;
 mod umount;
 
 use std::ffi::OsString;
@@ -41,6 +45,9 @@ enum Command {
     Umount(umount::Args),
     Status(status::Args),
     Sync(sync::Args),
+    Refresh(refresh::Args),
+    Retry(retry::Args),
+    Conflicts(conflicts::Args),
     Demo(demo::Args),
     Emulator(Box<emulator::Args>),
     #[command(hide = true)]
@@ -70,6 +77,9 @@ fn execute(command: Command) -> Result<u8, CliError> {
         Command::Umount(args) => umount::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Sync(args) => sync::run(&args),
+        Command::Refresh(args) => refresh::run(&args),
+        Command::Retry(args) => retry::run(&args),
+        Command::Conflicts(args) => conflicts::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Emulator(args) => emulator::run(*args),
         Command::Completions(args) => completions::run(&args, &mut Cli::command()),

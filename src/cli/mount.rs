@@ -31,8 +31,10 @@ const LOG_MAX: u64 = 16 << 20;
 Everything that takes a value can also be given with -o, in [defaults] of
 ~/.config/onedrivefs/config.toml, or as ONEDRIVEFS_NAME in the environment;
 flags win over the environment, that over the file. Further settings for -o:
-cache-size, min-free, settle, poll-interval, drain-timeout, request-rate,
-request-burst, log.")]
+cache-size, min-free, settle, poll-interval, request-rate, request-burst, log.
+
+Signals: SIGTERM and SIGINT unmount, and send what is unsent for at most the
+drain-timeout; a second one ends it at once. SIGUSR1 looks for changes now.")]
 pub struct Args {
     /// Which drive: 'me', or a drive's id
     drive: String,
@@ -66,6 +68,9 @@ pub struct Args {
     /// Permissions of directories, octal [default: 755]
     #[arg(long, value_name = "M")]
     dir_mode: Option<String>,
+    /// How long an unmount, or SIGTERM, sends what is unsent [default: 60s]
+    #[arg(long, value_name = "T")]
+    drain_timeout: Option<String>,
     /// Where content is cached
     #[arg(long, value_name = "D")]
     cache_dir: Option<String>,
@@ -98,6 +103,7 @@ impl Args {
             (&self.gid, "gid"),
             (&self.file_mode, "file-mode"),
             (&self.dir_mode, "dir-mode"),
+            (&self.drain_timeout, "drain-timeout"),
             (&self.cache_dir, "cache-dir"),
             (&self.state_dir, "state-dir"),
             (&self.graph_url, "graph-url"),

@@ -6,7 +6,7 @@ use clap::error::{ContextKind, ErrorKind};
 use serde::Serialize;
 
 use crate::config::ConfigError;
-use crate::daemon::control::{ControlError, Outcome};
+use crate::daemon::control::{ControlError, Outcome, Parked, Waits};
 use crate::daemon::{DaemonError, exit};
 
 /// Why a command failed, in one line: what, why, remedy.
@@ -73,11 +73,30 @@ pub fn outcome_lines(outcome: &Outcome) -> String {
     if outcome.unsent > 0 {
         text += &format!("{} still unsent; kept, and sent at the next mount\n", changes(outcome.unsent));
     }
-    for parked in &outcome.parked {
-        text += &format!("  {}: {}; {}\n", parked.path, parked.reason, parked.remedy);
-    }
+    text += &unsent_lines(&outcome.parked, &outcome.waiting, outcome.unsent, "  ");
     if outcome.unprotected > 0 {
         text += &format!("{} only on this machine (scratch names)\n", files(outcome.unprotected));
+    }
+    text
+}
+
+/// The changes that are not sent, with reasons, and how many more there are.
+pub fn unsent_lines(parked: &[Parked], waiting: &[Waits], all: u64, indent: &str) -> String {
+    let mut text = String::new();
+    let mut named = 0;
+    for change in parked {
+        text += &format!("{indent}{}: {}; {}\n", change.path, change.reason, change.remedy);
+        for path in &change.behind {
+            text += &format!("{indent}  {path}: waits for that\n");
+        }
+        named += 1 + change.behind.len() as u64;
+    }
+    for change in waiting {
+        text += &format!("{indent}{}: {}\n", change.path, change.why);
+    }
+    named += waiting.len() as u64;
+    if named > 0 && all > named {
+        text += &format!("{indent}… and {} more\n", all - named);
     }
     text
 }
@@ -123,7 +142,7 @@ mod tests {
     use clap::Parser;
 
     use super::*;
-    use crate::daemon::control::Parked;
+    use crate::daemon::control::ParkKind;
 
     #[test]
     fn a_mistake_on_the_command_line_is_one_line_with_a_remedy() {
@@ -138,11 +157,21 @@ mod tests {
 
     #[test]
     fn what_remains_is_said_with_its_reason() {
-        let parked = Parked { path: "a".into(), reason: "quota used up".into(), remedy: "make room".into() };
-        let text = outcome_lines(&Outcome { unsent: 1, parked: vec![parked], unprotected: 0 });
+        let parked = Parked {
+            path: "a".into(),
+            kind: ParkKind::Quota,
+            reason: "quota used up".into(),
+            remedy: "make room".into(),
+            retry_at: None,
+            behind: vec!["a/b".into()],
+        };
+        let waits = Waits { path: "c".into(), why: "still open for writing".into() };
+        let text =
+            outcome_lines(&Outcome { unsent: 4, parked: vec![parked], waiting: vec![waits], unprotected: 0 });
         assert_eq!(
             text,
-            "1 change still unsent; kept, and sent at the next mount\n  a: quota used up; make room\n"
+            "4 changes still unsent; kept, and sent at the next mount\n  a: quota used up; make room\n    \
+             a/b: waits for that\n  c: still open for writing\n  … and 1 more\n"
         );
         assert_eq!(outcome_lines(&Outcome::default()), "");
     }

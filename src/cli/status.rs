@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use super::mountpoint;
-use super::output::{CliError, changes, files, print, print_json};
+use super::output::{CliError, changes, files, print, print_json, unsent_lines};
 use super::umount::not_mounted;
 use crate::config::Environment;
 use crate::daemon::control::{
@@ -128,9 +128,7 @@ fn text(status: &Status) -> String {
         let (sent, size) = (approximate_size(upload.sent), approximate_size(upload.size));
         text += &format!("    {}: sending, {sent} of {size}\n", upload.path);
     }
-    for parked in &status.parked {
-        text += &format!("    {}: waits: {}; {}\n", parked.path, parked.reason, parked.remedy);
-    }
+    text += &unsent_lines(&status.parked, &status.waiting, status.pending, "    ");
     if status.unprotected > 0 {
         let count = files(status.unprotected);
         text += &format!("  local      {count} only on this machine (scratch names), not protected\n");
@@ -156,7 +154,7 @@ fn state(status: &Status) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::daemon::control::{CacheUse, DriveStatus, Parked, RequestCounts, Upload, WirePath};
+    use crate::daemon::control::{CacheUse, DriveStatus, ParkKind, Parked, RequestCounts, Upload, WirePath};
     use crate::model::{DriveType, Quota};
 
     #[test]
@@ -174,12 +172,16 @@ mod tests {
             drive: Some(drive),
             account: "work".into(),
             read_only: false,
-            pending: 2,
+            pending: 1,
             parked: vec![Parked {
                 path: "a.txt".into(),
+                kind: ParkKind::Quota,
                 reason: "the drive is full".into(),
                 remedy: "make room".into(),
+                retry_at: None,
+                behind: vec![],
             }],
+            waiting: vec![],
             unprotected: 1,
             uploads: vec![Upload { path: "b.bin".into(), sent: 1 << 20, size: 4 << 20 }],
             last_delta: Some("2026-03-01T08:15:30Z".into()),
@@ -197,9 +199,9 @@ mod tests {
                         items      12\n  \
                         cache      0 B of 20 GiB\n  \
                         checked    2026-03-01T08:15:30Z\n  \
-                        unsent     2 changes\n    \
+                        unsent     1 change\n    \
                         b.bin: sending, 1.0 MiB of 4.0 MiB\n    \
-                        a.txt: waits: the drive is full; make room\n  \
+                        a.txt: the drive is full; make room\n  \
                         local      1 file only on this machine (scratch names), not protected\n  \
                         notice     c.txt: both sides changed it\n";
         assert_eq!(shown, expected);

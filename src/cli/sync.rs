@@ -6,11 +6,10 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::mountpoint;
 use super::output::{CliError, outcome_lines, print, print_json};
-use super::umount::not_mounted;
+use super::target;
 use crate::config::Environment;
-use crate::daemon::control::{Answer, Client, Outcome, Presence, Progress, Request, WirePath, find_all};
+use crate::daemon::control::{Answer, Outcome, Progress, Request, WirePath};
 use crate::daemon::exit;
 use crate::model::units;
 
@@ -34,18 +33,18 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> Result<u8, CliError> {
-    let environment = Environment::of_process();
     let mut all = Outcome::default();
-    for (mut client, path) in targets(args, &environment)? {
+    for mut target in target::all_or_one(args.path.as_deref(), &Environment::of_process())? {
         let timeout_ms = args.timeout.map(|limit| u64::try_from(limit.as_millis()).unwrap_or(u64::MAX));
-        let request = Request::Sync { path: WirePath(path), timeout_ms };
+        let request = Request::Sync { path: WirePath(target.inside), timeout_ms };
         let mut bar = Bar::new();
-        let answer = client.ask(&request, &mut |progress| bar.show(progress));
+        let answer = target.client.ask(&request, &mut |progress| bar.show(progress));
         bar.clear();
         if let Answer::Outcome(outcome) = answer? {
             all.unsent += outcome.unsent;
             all.unprotected += outcome.unprotected;
             all.parked.extend(outcome.parked);
+            all.waiting.extend(outcome.waiting);
         }
     }
     if args.json {
@@ -54,20 +53,6 @@ pub fn run(args: &Args) -> Result<u8, CliError> {
         print(&outcome_lines(&all))?;
     }
     Ok(if all.unsent > 0 { exit::UNSENT } else { exit::OK })
-}
-
-/// The daemons to ask, each with a path relative to its mount.
-fn targets(args: &Args, environment: &Environment) -> Result<Vec<(Client, PathBuf)>, CliError> {
-    let Some(path) = &args.path else {
-        let alive =
-            find_all(environment).into_iter().filter(|found| matches!(found.presence, Presence::Alive(_)));
-        let clients = alive.filter_map(|found| Client::connect(&found.socket).ok());
-        return Ok(clients.map(|client| (client, PathBuf::new())).collect());
-    };
-    let path = mountpoint::resolve_inside(path)?;
-    let (client, mountpoint) = Client::of_path(environment, &path).ok_or_else(|| not_mounted(&path))?;
-    let inside = path.strip_prefix(&mountpoint).map(ToOwned::to_owned).unwrap_or_default();
-    Ok(vec![(client, inside)])
 }
 
 /// A progress bar on stderr; nothing where stderr is no terminal.

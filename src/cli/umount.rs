@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::mountpoint;
 use super::output::{CliError, outcome_lines, print, print_json};
 use super::sync::Bar;
+use super::target;
 use crate::config::Environment;
 use crate::daemon::control::{Answer, Client, Outcome, Request};
 use crate::daemon::{exit, mounts};
@@ -13,21 +14,32 @@ use crate::model::units;
 
 /// How long a daemon may take to end after it has answered.
 const END_LIMIT: Duration = Duration::from_secs(10);
+/// As long where programs may keep it from ending.
+const LAZY_END_LIMIT: Duration = Duration::from_secs(1);
 
 /// Send what is unsent, unmount, and say what remains.
 ///
-/// What cannot be sent in time is kept and goes out at the next mount; the exit code is then 4.
+/// What cannot be sent in time is kept and goes out at the next mount; the exit code is then 4. Nothing is sent from a
+/// mount that programs use: it stays, and they are named (exit code 7).
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   onedrivefs umount ~/OneDrive
-  onedrivefs umount ~/OneDrive --timeout 10m   give a slow line more time
-  onedrivefs umount ~/OneDrive --timeout 0     do not wait for sending")]
+  onedrivefs umount ~/OneDrive --drain-timeout 10m   give a slow line more time
+  onedrivefs umount ~/OneDrive --drain-timeout 0s    do not wait for sending
+  onedrivefs umount ~/OneDrive --lazy                though programs still use it
+
+Exit codes: 0 if nothing remains; 3 if no drive is mounted there; 4 if something is still unsent;
+7 if programs use it.")]
 pub struct Args {
     /// Where the drive is mounted
     mountpoint: PathBuf,
     /// Longest wait for sending [default: the mount's drain-timeout, 60s]
-    #[arg(long, value_name = "T", value_parser = units::parse_duration)]
-    timeout: Option<Duration>,
+    #[arg(long, visible_alias = "timeout", value_name = "T", value_parser = units::parse_duration)]
+    drain_timeout: Option<Duration>,
+    /// Take it out of the tree though programs use it: what they have open works until they close it, and is sent
+    /// then
+    #[arg(long)]
+    lazy: bool,
     /// Print what remains as JSON
     #[arg(long)]
     json: bool,
@@ -36,11 +48,11 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<u8, CliError> {
     let mountpoint = mountpoint::resolve(&args.mountpoint)?;
     let outcome = match Client::of_mount(&Environment::of_process(), &mountpoint) {
-        Some(client) => drain(client, args.timeout, &mountpoint)?,
+        Some(client) => drain(client, args, &mountpoint)?,
         None if mounts::is_mounted(&mountpoint) => {
             let lost = format!("{}: its daemon is gone; unmounting", mountpoint.display());
             eprintln!("onedrivefs: {lost}");
-            mounts::unmount_dead(&mountpoint)?;
+            mounts::unmount_dead(&mountpoint, args.lazy)?;
             Outcome::default()
         }
         None => return Err(not_mounted(&mountpoint)),
@@ -59,23 +71,22 @@ pub fn not_mounted(mountpoint: &Path) -> CliError {
     CliError::new(exit::NOT_MOUNTED, mountpoint.display(), "no drive is mounted there", remedy)
 }
 
-fn drain(mut client: Client, timeout: Option<Duration>, mountpoint: &Path) -> Result<Outcome, CliError> {
-    let drain_timeout_ms = timeout.map(|limit| u64::try_from(limit.as_millis()).unwrap_or(u64::MAX));
+fn drain(mut client: Client, args: &Args, mountpoint: &Path) -> Result<Outcome, CliError> {
+    let drain_timeout_ms =
+        args.drain_timeout.map(|limit| u64::try_from(limit.as_millis()).unwrap_or(u64::MAX));
+    let request = Request::Unmount { drain_timeout_ms, lazy: args.lazy };
     let mut bar = Bar::new();
-    let answer = client.ask(&Request::Unmount { drain_timeout_ms }, &mut |progress| bar.show(progress));
+    let answer = client.ask(&request, &mut |progress| bar.show(progress));
     bar.clear();
-    let Answer::Outcome(outcome) = answer? else { return Err(output_error(mountpoint)) };
-    if !client.wait_for_end(END_LIMIT) {
-        eprintln!("onedrivefs: {}: unmounted; its daemon is still ending", mountpoint.display());
+    let Answer::Outcome(outcome) = answer? else { return Err(target::misunderstood(mountpoint)) };
+    let limit = if args.lazy { LAZY_END_LIMIT } else { END_LIMIT };
+    if !client.wait_for_end(limit) {
+        let rest = if args.lazy {
+            "out of the tree; its daemon goes on until the programs that use it let go"
+        } else {
+            "unmounted; its daemon is still ending"
+        };
+        eprintln!("onedrivefs: {}: {rest}", mountpoint.display());
     }
     Ok(outcome)
-}
-
-fn output_error(mountpoint: &Path) -> CliError {
-    CliError::new(
-        exit::FAILURE,
-        mountpoint.display(),
-        "the daemon answered something else",
-        "use the 'onedrivefs' that it was started from",
-    )
 }

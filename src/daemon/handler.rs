@@ -8,19 +8,21 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
 use super::control::{
-    CacheUse, ControlError, ControlHandler, DriveStatus, MountState, Outcome, Parked, Progress, ProgressSink,
-    RequestCounts, Status, Upload, WirePath,
+    CacheUse, ConflictLine, ControlError, ControlHandler, DriveStatus, Keep, MountState, Outcome, Progress,
+    ProgressSink, RequestCounts, Status, Upload, WirePath,
 };
-use super::exit;
+use super::report::{parked, waits};
+use super::{exit, settling};
 use crate::config::MountSettings;
-use crate::engine::{Engine, EngineError, EngineStatus, State, Waiting};
+use crate::engine::{Engine, EngineError, EngineStatus, State};
 use crate::fuse::{MountedSession, Unmount};
 use crate::model::NodeId;
 use crate::model::names;
-use crate::store::ParkKind;
 
 /// Notices shown by `status`.
 const NOTICES: usize = 20;
+/// Longest wait for a look at the service that somebody asked for.
+const REFRESH_LIMIT: Duration = Duration::from_secs(60);
 
 pub(super) struct Handler {
     engine: Engine,
@@ -71,7 +73,12 @@ impl Handler {
 
     async fn outcome(&self, top: NodeId) -> Result<Outcome, ControlError> {
         let left = self.engine.left_below(top).await.map_err(|error| failed(&error))?;
-        Ok(Outcome { unsent: left.pending, parked: parked(&left.waiting), unprotected: left.local_only })
+        Ok(Outcome {
+            unsent: left.pending,
+            parked: parked(&left.waiting),
+            waiting: waits(&left.waiting),
+            unprotected: left.local_only,
+        })
     }
 
     async fn wait_for_sync(
@@ -118,6 +125,7 @@ impl Handler {
             read_only: self.settings.read_only,
             pending: status.pending,
             parked: parked(&status.waiting),
+            waiting: waits(&status.waiting),
             unprotected: status.local_only,
             uploads: status
                 .uploads
@@ -158,14 +166,16 @@ impl ControlHandler for Handler {
     fn unmount(
         &self,
         drain: Option<Duration>,
+        lazy: bool,
         progress: ProgressSink,
     ) -> BoxFuture<'_, Result<Outcome, ControlError>> {
         async move {
+            let how = if lazy { Unmount::Lazy } else { Unmount::WhenIdle };
             let limit = drain.unwrap_or(self.settings.drain_timeout);
             let what = self.settings.mountpoint.display();
             // First the mount, so that one in use is told at once and nothing new comes while the rest is sent.
             self.drain.set(limit);
-            self.session.stop(Unmount::WhenIdle).map_err(|problem| {
+            self.session.stop(how).map_err(|problem| {
                 self.drain.set(self.settings.drain_timeout);
                 let text = problem.to_string();
                 let (why, remedy) = text.rsplit_once("; ").unwrap_or((&text, "close what is open below it"));
@@ -177,16 +187,45 @@ impl ControlHandler for Handler {
         .boxed()
     }
 
-    fn refresh(&self, _path: PathBuf) -> BoxFuture<'_, Result<(), ControlError>> {
-        self.engine.refresh();
-        async { Ok(()) }.boxed()
+    fn refresh(&self, path: PathBuf) -> BoxFuture<'_, Result<(), ControlError>> {
+        async move {
+            self.node_at(&path)?;
+            let what = self.settings.mountpoint.display();
+            let looked = tokio::time::timeout(REFRESH_LIMIT, self.engine.look_now()).await;
+            looked.unwrap_or(Err(EngineError::Deadline)).map_err(|problem| match problem {
+                EngineError::Offline | EngineError::Deadline => {
+                    let remedy = "what is known here stays; it is asked again by itself";
+                    error(what, problem, remedy, exit::SERVICE)
+                }
+                EngineError::Graph(problem) => error(what, problem, "sign in again", exit::SIGNED_OUT),
+                problem => failed(&problem),
+            })
+        }
+        .boxed()
     }
 
-    fn retry(&self) -> BoxFuture<'_, Result<u64, ControlError>> {
+    fn retry(&self, path: PathBuf) -> BoxFuture<'_, Result<u64, ControlError>> {
         async move {
-            let before = self.engine.store().dirty_counts().map_err(|error| failed(&error))?.parked;
-            self.engine.retry_parked().map_err(|error| failed(&error))?;
-            Ok(before)
+            let top = self.node_at(&path)?;
+            self.engine.retry_parked(top).await.map_err(|error| failed(&error))
+        }
+        .boxed()
+    }
+
+    fn conflicts(&self, path: PathBuf) -> BoxFuture<'_, Result<Vec<ConflictLine>, ControlError>> {
+        async move {
+            let top = self.node_at(&path)?;
+            let found = self.engine.conflicts(top).await.map_err(|error| failed(&error))?;
+            Ok(found.into_iter().map(settling::line).collect())
+        }
+        .boxed()
+    }
+
+    fn settle(&self, path: PathBuf, keep: Keep) -> BoxFuture<'_, Result<(), ControlError>> {
+        async move {
+            let node = self.node_at(&path)?;
+            let settled = self.engine.settle_copy(node, keep).await;
+            settled.map_err(|problem| settling::refused(&path, &problem))
         }
         .boxed()
     }
@@ -200,34 +239,6 @@ fn state(state: State) -> MountState {
         State::Offline => MountState::Offline,
         State::SignedOut => MountState::SignedOut,
         State::Draining => MountState::Draining,
-    }
-}
-
-fn parked(waiting: &[Waiting]) -> Vec<Parked> {
-    waiting
-        .iter()
-        .filter_map(|waiting| {
-            let reason = waiting.reason?;
-            Some(Parked {
-                path: waiting.path.clone(),
-                reason: waiting.detail.clone(),
-                remedy: remedy(reason).to_owned(),
-            })
-        })
-        .collect()
-}
-
-fn remedy(kind: ParkKind) -> &'static str {
-    match kind {
-        ParkKind::Quota => "free space in the drive",
-        ParkKind::Permission => "ask for the right to change this, or move the file elsewhere",
-        ParkKind::Name => "give it another name",
-        ParkKind::Locked => "close it where it is open, or wait",
-        ParkKind::TooLarge => "the service takes no file as large as this: move it elsewhere",
-        ParkKind::AccessLost => "ask for access, or copy the file elsewhere",
-        ParkKind::BaseGone => "copy the file elsewhere and delete it here",
-        ParkKind::Failing => "see the log; it is tried again by itself",
-        ParkKind::LocalDisk => "check the disk that holds the state directory",
     }
 }
 

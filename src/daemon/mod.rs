@@ -7,6 +7,8 @@ pub mod exit;
 mod handler;
 mod lifecycle;
 pub mod mounts;
+mod report;
+mod settling;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

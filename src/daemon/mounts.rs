@@ -10,9 +10,9 @@ pub fn is_mounted(path: &Path) -> bool {
     MountTable::read().is_ok_and(|table| table.at(path).is_some_and(|mount| mount.is_ours()))
 }
 
-/// Removes a mount whose daemon is gone.
-pub fn unmount_dead(path: &Path) -> Result<(), DaemonError> {
-    Ok(unmount(path, Unmount::WhenIdle)?)
+/// Removes a mount whose daemon is gone; `lazy`: though programs are in it.
+pub fn unmount_dead(path: &Path, lazy: bool) -> Result<(), DaemonError> {
+    Ok(unmount(path, if lazy { Unmount::Lazy } else { Unmount::WhenIdle })?)
 }
 
 impl From<MountError> for DaemonError {

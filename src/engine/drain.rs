@@ -7,11 +7,13 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::{Engine, EngineError, EngineStatus, Inner, State, Waiting, lock};
-use crate::model::NodeId;
-use crate::store::{Node, StoreError};
+use crate::model::{NodeId, Timestamp};
+use crate::store::{Durability, LocalView, Node, StoreError};
 
-/// At most so many unsent changes are named in `status`.
-const NAMED: usize = 200;
+/// How often a look that somebody waits for is asked whether it has ended.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+/// A look that somebody waits for gives the service so long to come back.
+const OFFLINE_PATIENCE: Duration = Duration::from_secs(5);
 
 /// While it lives, changes do not rest before they are sent.
 pub struct Hurry(Arc<Inner>);
@@ -27,7 +29,7 @@ impl Drop for Hurry {
 pub struct Left {
     /// Changes that are not on the service.
     pub pending: u64,
-    /// Of these, parked.
+    /// Of these, parked, or waiting for one that is.
     pub parked: u64,
 }
 
@@ -128,18 +130,23 @@ impl Engine {
     async fn count_below(&self, top: NodeId) -> Result<Left, EngineError> {
         let inner = self.0.clone();
         let count = move || -> Result<Left, StoreError> {
-            if top == NodeId::ROOT {
-                let counts = inner.store.dirty_counts()?;
+            let counts = inner.store.dirty_counts()?;
+            if counts.pending == 0 || (top == NodeId::ROOT && counts.parked == 0) {
                 return Ok(Left { pending: counts.pending, parked: counts.parked });
             }
-            let mut left = Left { pending: 0, parked: 0 };
-            for node in inner.store.dirty()?.iter().filter(|node| node.is_dirty()) {
-                if inner.lies_below(node, top)? {
-                    left.pending += 1;
-                    left.parked += u64::from(node.local.as_ref().is_some_and(|local| local.parked.is_some()));
+            let mut dirty = inner.store.dirty()?;
+            dirty.retain(Node::is_dirty);
+            if top != NodeId::ROOT {
+                let mut below = Vec::new();
+                for node in dirty {
+                    if inner.lies_below(&node, top)? {
+                        below.push(node);
+                    }
                 }
+                dirty = below;
             }
-            Ok(left)
+            let pending = dirty.len() as u64;
+            Ok(Left { pending, parked: inner.count_stuck(dirty)? })
         };
         Ok(self.0.blocking.start(count).await?)
     }
@@ -167,20 +174,29 @@ impl Engine {
         Ok(self.0.blocking.start(tell).await?)
     }
 
-    /// Tries every parked change again now.
-    pub fn retry_parked(&self) -> Result<(), EngineError> {
-        self.0.store.write(crate::store::Durability::Process, |tx| {
-            for node in tx.dirty()? {
-                let Some(local) = node.local.filter(|local| local.parked.is_some()) else { continue };
-                let retry_at = crate::model::Timestamp(0);
-                tx.set_local(
-                    node.id,
-                    Some(&crate::store::LocalView { parked: None, tries: 0, retry_at, ..local }),
-                )?;
-            }
-            Ok(())
-        })?;
+    /// Tries every parked change at or below `top` again now; returns how many.
+    pub async fn retry_parked(&self, top: NodeId) -> Result<u64, EngineError> {
+        let inner = self.0.clone();
+        let retried = self.0.blocking.start(move || inner.unpark(|node| inner.lies_below(node, top))).await?;
         self.nudge();
+        Ok(retried)
+    }
+
+    /// Looks at the drive now, and returns when what it has is visible here.
+    pub async fn look_now(&self) -> Result<(), EngineError> {
+        let wanted = self.0.store.write(Durability::Process, |tx| Ok(tx.next_sequence()))?;
+        self.refresh();
+        let patience = Instant::now() + OFFLINE_PATIENCE;
+        while self.0.looked.load(Ordering::Acquire) < wanted {
+            if !self.0.may_send() && Instant::now() >= patience {
+                let trouble = lock(&self.0.link).trouble.clone().unwrap_or_default();
+                return Err(self.unreachable(&trouble));
+            }
+            tokio::select! {
+                () = tokio::time::sleep(LOOK_AGAIN) => {}
+                () = self.0.stop.cancelled() => return Err(EngineError::Deadline),
+            }
+        }
         Ok(())
     }
 
@@ -197,7 +213,33 @@ impl Engine {
 }
 
 impl Inner {
-    fn lies_below(&self, node: &Node, top: NodeId) -> Result<bool, StoreError> {
+    /// Takes the parked changes that `which` chooses out of parking; returns how many.
+    pub(super) fn unpark(
+        &self,
+        mut which: impl FnMut(&Node) -> Result<bool, StoreError>,
+    ) -> Result<u64, StoreError> {
+        let is_parked = |node: &Node| node.local.as_ref().is_some_and(|local| local.parked.is_some());
+        let mut chosen = Vec::new();
+        for node in self.store.dirty()?.into_iter().filter(is_parked) {
+            if which(&node)? {
+                chosen.push(node.id);
+            }
+        }
+        self.store.write(Durability::Process, |tx| {
+            let mut count = 0;
+            for id in chosen {
+                let Some(local) = tx.find(id)?.and_then(|node| node.local) else { continue };
+                if local.parked.is_some() {
+                    let next = LocalView { parked: None, tries: 0, retry_at: Timestamp(0), ..local };
+                    tx.set_local(id, Some(&next))?;
+                    count += 1;
+                }
+            }
+            Ok(count)
+        })
+    }
+
+    pub(super) fn lies_below(&self, node: &Node, top: NodeId) -> Result<bool, StoreError> {
         let mut at = Some(node.id);
         for _ in 0..4096 {
             match at {
@@ -236,21 +278,5 @@ impl Inner {
             quota: *lock(&self.quota),
             trouble,
         })
-    }
-
-    /// The first of these unsent changes, parked ones before others.
-    fn first_waiting(&self, mut dirty: Vec<Node>) -> Result<Vec<Waiting>, StoreError> {
-        dirty.sort_by_key(|node| node.local.as_ref().is_none_or(|local| local.parked.is_none()));
-        dirty.iter().take(NAMED).map(|node| self.waiting(node)).collect()
-    }
-
-    fn waiting(&self, node: &Node) -> Result<Waiting, StoreError> {
-        let parked = node.local.as_ref().and_then(|local| local.parked.clone());
-        let detail = match &parked {
-            Some(parked) => parked.detail.clone(),
-            None if self.open.has_writer(node.id) => "still open for writing".into(),
-            None => "waiting to be sent".into(),
-        };
-        Ok(Waiting { path: self.store.path_of(node.id)?, reason: parked.map(|parked| parked.kind), detail })
     }
 }

@@ -87,9 +87,9 @@ pub fn classify(error: &GraphError) -> Verdict {
         GraphError::AccessDenied { .. } => park(ParkKind::Permission, true),
         GraphError::Locked { .. } => park(ParkKind::Locked, true),
         GraphError::QuotaExceeded { .. } => park(ParkKind::Quota, true),
-        GraphError::NameRefused { .. } | GraphError::TooLong { .. } => park(ParkKind::Name, false),
+        GraphError::NameRefused { .. } | GraphError::TooLong { .. } => park(ParkKind::Name, true),
         GraphError::TooLarge { .. } => park(ParkKind::TooLarge, false),
-        GraphError::Malware { .. } => park(ParkKind::Permission, false),
+        GraphError::Malware { .. } => park(ParkKind::Malware, false),
         GraphError::Invalid { .. } | GraphError::Unsupported { .. } => park(ParkKind::Failing, true),
         GraphError::Configuration { .. } | GraphError::InsecureUrl => park(ParkKind::Failing, true),
     }

@@ -100,9 +100,12 @@ impl Engine {
         {
             self.keep_content(item, content).await;
         }
-        let inner = self.0.clone();
+        let (inner, deleted) = (self.0.clone(), matches!(send, Send::Delete { .. }));
         let effects = self.0.blocking.start(move || inner.succeed(id, &send, item.as_ref())).await?;
         self.0.carry_out(effects);
+        if deleted {
+            self.room_may_have_come();
+        }
         self.0.clean_up_soon().await;
         Ok(())
     }
@@ -154,6 +157,9 @@ impl Engine {
                 (false, None, Duration::ZERO)
             }
             Verdict::Park { kind, retry } => {
+                if kind == ParkKind::Quota {
+                    self.drive_is_full();
+                }
                 let parked = Parked { kind, detail: error.to_string() };
                 let wait = if retry { park_wait(kind, tries) } else { Duration::MAX };
                 (false, Some(parked), wait)
@@ -398,6 +404,8 @@ fn park_wait(kind: ParkKind, tries: u32) -> Duration {
     let (first, most) = match kind {
         ParkKind::Locked => (15, 300),
         ParkKind::Quota => (60, 600),
+        // Gone with a rename of it, which tries it at once, or of a folder above.
+        ParkKind::Name => (3600, 3600),
         _ => (60, 3600),
     };
     Duration::from_secs((first << tries.min(8)).min(most))

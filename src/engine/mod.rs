@@ -12,6 +12,7 @@
 mod apply;
 mod compare;
 mod conflict;
+mod copies;
 mod drain;
 mod error;
 mod execute;
@@ -27,11 +28,13 @@ mod precondition;
 mod record;
 mod recover;
 mod rekey;
+mod room;
 mod run;
 mod seal;
 mod settle;
 mod status;
 mod upload;
+mod waiting;
 mod world;
 
 #[cfg(test)]
@@ -55,6 +58,7 @@ use crate::graph::Graph;
 use crate::model::{Drive, DriveType, ETag, NodeId, Quota, Timestamp};
 use crate::store::{Change, Node, Store};
 
+pub use copies::{ConflictCopy, CopyState, Keep, SettleError};
 pub use error::EngineError;
 pub use fetch::{GraphFetch, SharedFetch};
 pub use observe::DEFAULT_POLL;
@@ -172,6 +176,10 @@ struct Inner {
     /// Tags that the service refused, and how often in a row; of nodes with unsent changes.
     refusals: Mutex<BTreeMap<NodeId, (ETag, u32)>>,
     link: Mutex<Link>,
+    /// Something may be parked for want of room in the drive.
+    short_of_room: AtomicBool,
+    /// The drive's space is about to be read for that.
+    counting_room: AtomicBool,
     quota_at: AtomicI64,
     quota: Mutex<Option<Quota>>,
 }
@@ -222,6 +230,8 @@ impl Engine {
             uploads: Mutex::default(),
             refusals: Mutex::default(),
             link: Mutex::new(Link { state: State::Starting, trouble: None }),
+            short_of_room: AtomicBool::new(true),
+            counting_room: AtomicBool::new(false),
             quota_at: AtomicI64::new(0),
             quota,
         }))

@@ -167,6 +167,7 @@ pub(super) fn rekey(
         applier.effects.renamed.push((key(applier, old), key(applier, view)));
     }
     tx.set_remote(id, Some(view))?;
+    tx.rename_conflicts(&old.item, &view.item)?;
     if let Some(base) = &node.base {
         let started_here = base == old && still_ours;
         let next =

@@ -3,7 +3,7 @@
 use super::apply::{Applier, fresh_local};
 use super::conflict::{NameTaken, Outcome};
 use crate::model::{NodeId, Timestamp, names};
-use crate::store::{LocalView, Node, NodeKind, Power, StoreError, Tx};
+use crate::store::{Conflict, ConflictCause, LocalView, Node, NodeKind, Power, RemoteView, StoreError, Tx};
 
 /// Who we are and when it is, for the names of conflict copies.
 #[derive(Clone, Debug)]
@@ -111,12 +111,34 @@ fn conflict_copy(tx: &mut Tx<'_>, node: &Node, local: &LocalView, naming: &Namin
     };
     tx.set_local(copy, Some(&copied))?;
     tx.copy_attrs(node.id, copy)?;
+    let cause = if was_lost { ConflictCause::PowerCut } else { ConflictCause::BothChanged };
+    mark(tx, copy, node.remote.as_ref(), &local.name, cause, naming)?;
     if let Some(content) = local.content {
         // A session for the item itself must not carry the copy.
         tx.remove_session(content)?;
     }
     let why = if was_lost { "not synced when the power went" } else { "changed here and elsewhere" };
     tx.notice(naming.now, &path, &format!("{why}: this version is kept as \"{name}\""))
+}
+
+/// Records that `copy` is a conflict copy, of what the service has under the name it wanted.
+fn mark(
+    tx: &mut Tx<'_>,
+    copy: NodeId,
+    beside: Option<&RemoteView>,
+    name: &str,
+    cause: ConflictCause,
+    naming: &Naming,
+) -> Result<(), StoreError> {
+    let Some(beside) = beside else { return Ok(()) };
+    tx.put_conflict(&Conflict {
+        copy,
+        beside: beside.item.clone(),
+        name: name.to_owned(),
+        at: naming.now,
+        host: naming.host.clone(),
+        cause,
+    })
 }
 
 /// Ours and theirs want one name.
@@ -132,10 +154,17 @@ pub(super) fn yield_name(
         NameTaken::Merge => merge(tx, node, to),
         NameTaken::ConflictName => {
             let path = tx.path(node.id)?;
-            let name = naming.free_name(tx, local.parent, &local.name)?;
+            // A conflict copy whose own name is taken is still the copy of what it was.
+            let former = tx.conflict(node.id)?;
+            let wanted = former.as_ref().map_or(&local.name, |mark| &mark.name);
+            let name = naming.free_name(tx, local.parent, wanted)?;
             let seq = tx.next_sequence();
             let next = LocalView { name: name.clone(), changed_seq: seq, ..local.clone() };
             tx.set_local(node.id, Some(&next))?;
+            if former.is_none() {
+                let theirs = tx.node(to)?.remote;
+                mark(tx, node.id, theirs.as_ref(), &local.name, ConflictCause::NameTaken, naming)?;
+            }
             tx.notice(naming.now, &path, &format!("the name was taken elsewhere: this one is now \"{name}\""))
         }
     }
@@ -156,7 +185,7 @@ fn merge(tx: &mut Tx<'_>, node: &Node, other: NodeId) -> Result<(), StoreError> 
 /// The identity that an operation made or changed belongs to nobody any more: it is to be deleted.
 pub(super) fn discard_item(
     tx: &mut Tx<'_>,
-    view: &crate::store::RemoteView,
+    view: &RemoteView,
     kind: NodeKind,
     now: Timestamp,
 ) -> Result<(), StoreError> {

@@ -31,6 +31,10 @@ pub struct Waiting {
     pub reason: Option<crate::store::ParkKind>,
     /// One sentence.
     pub detail: String,
+    /// When a parked change is tried again by itself; none: not before it is changed, or somebody asks.
+    pub retry_at: Option<Timestamp>,
+    /// The path of the parked change that this one waits for.
+    pub behind: Option<String>,
 }
 
 /// An upload in progress.

@@ -48,7 +48,7 @@ pub enum MountError {
     Dead { path: PathBuf, fs_type: String },
     #[error("cannot mount on {}: the option `{option}` is not known; leave it out", path.display())]
     UnknownOption { path: PathBuf, option: String },
-    #[error("cannot unmount {}: it is busy{}; close what is open there, or unmount lazily", path.display(), held_by(holders))]
+    #[error("cannot unmount {}: it is busy{}; close what is open there, or run 'onedrivefs umount --lazy'", path.display(), held_by(holders))]
     Busy { path: PathBuf, holders: Vec<Holder> },
     #[error("cannot unmount {}: nothing is mounted there; check the path with `findmnt`", path.display())]
     NotMounted { path: PathBuf },
@@ -88,7 +88,7 @@ mod tests {
         assert_eq!(
             error.to_string(),
             "cannot unmount /mnt/x: it is busy, held by bash (7), vim (9); \
-             close what is open there, or unmount lazily"
+             close what is open there, or run 'onedrivefs umount --lazy'"
         );
     }
 }

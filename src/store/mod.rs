@@ -10,6 +10,7 @@
 //! It knows nothing of the network, of content and of the kernel.
 
 mod cache;
+mod conflicts;
 mod lock;
 mod log;
 mod rows;
@@ -26,6 +27,7 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 
 use crate::model::{ItemId, NodeId};
 
+pub use conflicts::{Conflict, ConflictCause};
 pub use lock::StateLock;
 pub use tx::{Committed, Tx, canonical};
 pub use types::*;
@@ -388,6 +390,12 @@ impl Store {
         }
         parts.reverse();
         Ok(parts.join("/"))
+    }
+
+    /// The path of a node below the mount, as programs see it.
+    pub fn shown_path(&self, id: NodeId) -> Result<PathBuf, StoreError> {
+        let path = self.path_of(id)?;
+        Ok(path.split('/').filter(|part| !part.is_empty()).map(crate::model::names::to_local).collect())
     }
 
     /// Moves the log into the database; called from its own thread, now and then and before exit.

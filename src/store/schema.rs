@@ -8,7 +8,7 @@ use super::StoreError;
 const APPLICATION_ID: i32 = 0x4f44_4653;
 
 /// Each step brings the database from version `index` to `index + 1`; steps are never edited once released.
-const MIGRATIONS: &[&str] = &[V1, V2, V3];
+const MIGRATIONS: &[&str] = &[V1, V2, V3, V4];
 
 const V1: &str = "
 CREATE TABLE meta(key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -81,6 +81,15 @@ CREATE TABLE power(content INTEGER PRIMARY KEY, synced INTEGER NOT NULL);
 const V3: &str = "
 -- When the user last changed anything of the node (ctime); 0: not here.
 ALTER TABLE nodes ADD COLUMN ctime INTEGER NOT NULL DEFAULT 0;
+";
+
+const V4: &str = "
+-- Conflict copies that nobody settled yet: the copy, the item that kept the name, why and where they parted.
+-- Never guessed from a name.
+CREATE TABLE conflicts(
+  id INTEGER PRIMARY KEY, beside TEXT NOT NULL, name TEXT NOT NULL, at INTEGER NOT NULL, host TEXT NOT NULL,
+  cause TEXT NOT NULL
+);
 ";
 
 /// Brings a fresh or older database to the present version; refuses a newer or foreign one.

@@ -15,7 +15,7 @@ const COARSE: usize = 20_000;
 
 /// An open transaction of [`super::Store::write`].
 pub struct Tx<'a> {
-    db: Transaction<'a>,
+    pub(super) db: Transaction<'a>,
     sequence: u64,
     touched: BTreeSet<NodeId>,
     changes: BTreeSet<Change>,
@@ -507,7 +507,7 @@ impl<'a> Tx<'a> {
     pub fn remove(&mut self, id: NodeId) -> Result<(), StoreError> {
         let old = self.visible(id)?;
         self.drop_content(id, None)?;
-        for table in ["local", "base", "attrs", "xattrs"] {
+        for table in ["local", "base", "attrs", "xattrs", "conflicts"] {
             self.db.prepare_cached(&format!("DELETE FROM {table} WHERE id = ?1"))?.execute([id.0])?;
         }
         self.db.prepare_cached("DELETE FROM attempts WHERE node = ?1")?.execute([id.0])?;

@@ -121,6 +121,8 @@ pub enum ParkKind {
     Quota,
     /// The service refuses the write.
     Permission,
+    /// The service takes the content for malware.
+    Malware,
     /// The service refuses the name.
     Name,
     /// Locked or checked out by someone.

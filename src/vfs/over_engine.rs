@@ -103,7 +103,7 @@ impl From<EngineError> for VfsError {
 fn of_parked(kind: ParkKind, detail: String) -> VfsError {
     match kind {
         ParkKind::Quota => VfsError::QuotaExceeded,
-        ParkKind::Permission | ParkKind::AccessLost => VfsError::AccessDenied,
+        ParkKind::Permission | ParkKind::Malware | ParkKind::AccessLost => VfsError::AccessDenied,
         ParkKind::Name => VfsError::Invalid,
         ParkKind::Locked => VfsError::Busy,
         ParkKind::TooLarge => VfsError::TooLarge,

@@ -8,6 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::{DriveType, Quota};
 
+pub use crate::engine::Keep;
+pub use crate::store::{ConflictCause, ParkKind};
+
 /// Version of the protocol; both sides must have the same.
 pub const PROTOCOL: u32 = 1;
 
@@ -38,6 +41,9 @@ pub enum Request {
     Unmount {
         /// Longest wait for sending; none takes the mount's own setting.
         drain_timeout_ms: Option<u64>,
+        /// Take the mount out of the tree though programs use it; it ends when the last lets go.
+        #[serde(default)]
+        lazy: bool,
     },
     /// Look for changes on the service now.
     Refresh {
@@ -45,7 +51,22 @@ pub enum Request {
         path: WirePath,
     },
     /// Try parked changes again now.
-    Retry,
+    Retry {
+        /// Which: those at or below it.
+        path: WirePath,
+    },
+    /// Which conflict copies are there?
+    Conflicts {
+        /// Where: at or below it, or beside it.
+        path: WirePath,
+    },
+    /// Settle a conflict.
+    Settle {
+        /// The copy, or the file beside the only copy.
+        path: WirePath,
+        /// How.
+        keep: Keep,
+    },
 }
 
 /// One line of an answer.
@@ -69,6 +90,8 @@ pub enum Answer {
     Outcome(Outcome),
     /// To `retry`: how many changes are tried again.
     Retried(u64),
+    /// To `conflicts`.
+    Conflicts(Vec<ConflictLine>),
 }
 
 /// Why a request was not served.
@@ -105,8 +128,20 @@ pub struct Outcome {
     pub unsent: u64,
     /// Those of them that wait for somebody to do something.
     pub parked: Vec<Parked>,
+    /// The first of the others.
+    #[serde(default)]
+    pub waiting: Vec<Waits>,
     /// Files that live on this machine only.
     pub unprotected: u64,
+}
+
+/// A change that waits its turn.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Waits {
+    /// Path in the mount.
+    pub path: String,
+    /// What for.
+    pub why: String,
 }
 
 /// A change that cannot be sent until something happens.
@@ -114,10 +149,41 @@ pub struct Outcome {
 pub struct Parked {
     /// Path in the mount.
     pub path: String,
+    /// The class of the cause: `quota`, `permission`, `name`, `locked`, …
+    pub kind: ParkKind,
     /// Why it waits.
     pub reason: String,
     /// What to do.
     pub remedy: String,
+    /// When it is tried again by itself (RFC 3339).
+    #[serde(default)]
+    pub retry_at: Option<String>,
+    /// The first changes that wait for this one.
+    #[serde(default)]
+    pub behind: Vec<String>,
+}
+
+/// A conflict copy that nobody settled yet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConflictLine {
+    /// The copy: path in the mount.
+    pub path: WirePath,
+    /// The file that kept the name: path in the mount.
+    pub beside: WirePath,
+    /// The machine that made it.
+    pub host: String,
+    /// When (RFC 3339).
+    pub at: String,
+    /// Why.
+    pub cause: ConflictCause,
+    /// Bytes of the copy.
+    pub size: u64,
+    /// Bytes of the file that kept the name.
+    pub beside_size: u64,
+    /// `sent`, `unsent` or `parked`.
+    pub state: String,
+    /// Why it is parked.
+    pub reason: Option<String>,
 }
 
 /// What a mount is doing.
@@ -169,6 +235,9 @@ pub struct Status {
     pub pending: u64,
     /// Those of them that wait for somebody to do something.
     pub parked: Vec<Parked>,
+    /// The first of the others that wait their turn.
+    #[serde(default)]
+    pub waiting: Vec<Waits>,
     /// Files that live on this machine only and are not protected by the service.
     pub unprotected: u64,
     /// What is being sent.

@@ -17,9 +17,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::place::SocketPath;
 use super::protocol::{Envelope, Reply};
-use super::{Answer, ControlError, Outcome, PROTOCOL, Progress, Request, Status, runtime_dir, socket_name};
+use super::{
+    Answer, ConflictLine, ControlError, Outcome, PROTOCOL, Progress, Request, Status, runtime_dir,
+    socket_name,
+};
 use crate::config::Environment;
 use crate::daemon::exit;
+use crate::engine::Keep;
 
 /// Longest request in bytes.
 const REQUEST_MAX: u64 = 64 * 1024;
@@ -47,18 +51,26 @@ pub trait ControlHandler: Send + Sync + 'static {
         progress: ProgressSink,
     ) -> BoxFuture<'_, Result<Outcome, ControlError>>;
 
-    /// Sends what is unsent for at most `drain`, then unmounts. The daemon ends soon after.
+    /// Unmounts, and sends what is unsent for at most `drain`. The daemon ends soon after. `lazy`: though programs
+    /// use it, for whom the mount lives on until the last lets go.
     fn unmount(
         &self,
         drain: Option<Duration>,
+        lazy: bool,
         progress: ProgressSink,
     ) -> BoxFuture<'_, Result<Outcome, ControlError>>;
 
-    /// Looks for changes on the service now.
+    /// Looks for changes on the service now; they are visible when it ends.
     fn refresh(&self, path: PathBuf) -> BoxFuture<'_, Result<(), ControlError>>;
 
-    /// Tries parked changes again; returns how many.
-    fn retry(&self) -> BoxFuture<'_, Result<u64, ControlError>>;
+    /// Tries parked changes at or below `path` again; returns how many.
+    fn retry(&self, path: PathBuf) -> BoxFuture<'_, Result<u64, ControlError>>;
+
+    /// The conflict copies at or below `path`, or beside it.
+    fn conflicts(&self, path: PathBuf) -> BoxFuture<'_, Result<Vec<ConflictLine>, ControlError>>;
+
+    /// Settles the conflict of the copy at `path`, or of the file beside the only copy.
+    fn settle(&self, path: PathBuf, keep: Keep) -> BoxFuture<'_, Result<(), ControlError>>;
 }
 
 /// A bound control socket; the file goes away with it.
@@ -239,12 +251,14 @@ async fn run(
             let timeout = timeout_ms.map(Duration::from_millis);
             handler.sync(path.0, timeout, sink).await.map(Answer::Outcome)
         }
-        Request::Unmount { drain_timeout_ms } => {
+        Request::Unmount { drain_timeout_ms, lazy } => {
             let drain = drain_timeout_ms.map(Duration::from_millis);
-            handler.unmount(drain, sink).await.map(Answer::Outcome)
+            handler.unmount(drain, lazy, sink).await.map(Answer::Outcome)
         }
         Request::Refresh { path } => handler.refresh(path.0).await.map(|()| Answer::Done),
-        Request::Retry => handler.retry().await.map(Answer::Retried),
+        Request::Retry { path } => handler.retry(path.0).await.map(Answer::Retried),
+        Request::Conflicts { path } => handler.conflicts(path.0).await.map(Answer::Conflicts),
+        Request::Settle { path, keep } => handler.settle(path.0, keep).await.map(|()| Answer::Done),
     }
 }
 

@@ -36,7 +36,15 @@ fn status() -> Status {
         account: "default".into(),
         read_only: false,
         pending: 1,
-        parked: vec![Parked { path: "a".into(), reason: "quota".into(), remedy: "make room".into() }],
+        parked: vec![Parked {
+            path: "a".into(),
+            kind: ParkKind::Quota,
+            reason: "quota".into(),
+            remedy: "make room".into(),
+            retry_at: None,
+            behind: vec![],
+        }],
+        waiting: vec![],
         unprotected: 0,
         uploads: vec![],
         last_delta: None,
@@ -69,7 +77,12 @@ impl ControlHandler for Handler {
         })
     }
 
-    fn unmount(&self, _: Option<Duration>, _: ProgressSink) -> BoxFuture<'_, Result<Outcome, ControlError>> {
+    fn unmount(
+        &self,
+        _: Option<Duration>,
+        _: bool,
+        _: ProgressSink,
+    ) -> BoxFuture<'_, Result<Outcome, ControlError>> {
         Box::pin(async move {
             self.go_on.notified().await;
             self.unmounted.notify_one();
@@ -81,8 +94,16 @@ impl ControlHandler for Handler {
         Box::pin(async { panic!("a handler that fails") })
     }
 
-    fn retry(&self) -> BoxFuture<'_, Result<u64, ControlError>> {
+    fn retry(&self, _: PathBuf) -> BoxFuture<'_, Result<u64, ControlError>> {
         Box::pin(async { Ok(5) })
+    }
+
+    fn conflicts(&self, _: PathBuf) -> BoxFuture<'_, Result<Vec<ConflictLine>, ControlError>> {
+        Box::pin(async { Ok(vec![]) })
+    }
+
+    fn settle(&self, _: PathBuf, _: Keep) -> BoxFuture<'_, Result<(), ControlError>> {
+        Box::pin(async { Ok(()) })
     }
 }
 
@@ -133,7 +154,7 @@ async fn status_crosses_a_socket_that_only_its_user_can_open() {
     let running = Running::start();
     let (answer, _) = running.ask(Request::Status).await;
     assert_eq!(answer, Ok(Answer::Status(Box::new(status()))));
-    assert_eq!(running.ask(Request::Retry).await.0, Ok(Answer::Retried(5)));
+    assert_eq!(running.ask(Request::Retry { path: WirePath::default() }).await.0, Ok(Answer::Retried(5)));
     let mode = std::fs::metadata(running.socket()).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
 }

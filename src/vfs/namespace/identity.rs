@@ -63,6 +63,7 @@ impl Namespace<'_, '_, '_> {
             false => None,
         };
         let Some(own) = own else { return Ok(false) };
+        self.tx.hand_over_conflict(target.id, source.id)?;
         // The target leaves the tree first, so that the name is free.
         let orphan = change(self.tx, target, self.context.now, |local| local.deleted = true)?;
         let base = start_of(target);
@@ -157,7 +158,7 @@ impl Namespace<'_, '_, '_> {
         self.tx.set_base(to.id, base.as_ref())?;
         self.tx.set_own(to.id, to.own_seq.max(from.own_seq), to.own_time.max(from.own_time))?;
         self.tx.set_web_url(to.id, from.web_url.as_deref())?;
-        Ok(())
+        Ok(self.tx.hand_over_conflict(from.id, to.id)?)
     }
 
     /// What is left of a file that lost its item: a new file, or nothing.
