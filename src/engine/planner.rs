@@ -274,7 +274,9 @@ impl<'a> Planner<'a> {
         if matches!(outcome, Outcome::ConflictCopy | Outcome::Recreate) {
             return Some(self.seal_first(item, outcome));
         }
-        let waits = outcome == Outcome::Gone && item.open;
+        // What somebody has open and unlinked stays theirs until their last close.
+        let unlinked = local(item).deleted && local(item).content.is_some();
+        let waits = item.open && (outcome == Outcome::Gone || unlinked);
         Some((!waits).then_some(Op::Settle(outcome)))
     }
 

@@ -30,6 +30,7 @@ impl Engine {
         self.0.resume_rematch()?;
         self.0.clean_up()?;
         self.0.distrust_after_power_cut()?;
+        self.0.measure()?;
         let named: BTreeSet<u64> = self.0.store.staged()?.into_iter().chain(self.0.store.kept()?).collect();
         let entries = self.0.staging.list()?;
         if let Some(last) = entries.last() {
@@ -53,6 +54,22 @@ impl Engine {
 }
 
 impl Inner {
+    /// What was being written when a crash came is as long as its file: the row is told at a close only.
+    fn measure(&self) -> Result<(), RecoverError> {
+        for node in self.store.dirty()? {
+            let Some(local) = node.local.filter(|local| local.seal.is_none()) else { continue };
+            let Some(content) = local.content else { continue };
+            // What cannot be loaded is told when it is to be sealed.
+            let Ok(loaded) = self.staging.load(StagingId(content)) else { continue };
+            let size = loaded.file.len();
+            if size != local.size {
+                let measured = LocalView { size, ..local };
+                self.store.write(Durability::Process, |tx| tx.set_local(node.id, Some(&measured)))?;
+            }
+        }
+        Ok(())
+    }
+
     fn adopt_orphan(&self, entry: &StagingEntry) -> Result<(), RecoverError> {
         let StagingId(content) = entry.id;
         if entry.len == 0 || entry.overlay {

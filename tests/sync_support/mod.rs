@@ -11,7 +11,7 @@ use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use http::{Request, Response};
 use http_body_util::BodyDataStream;
-use onedrivefs::auth::StaticToken;
+use onedrivefs::auth::{StaticToken, TokenSource};
 use onedrivefs::clock::{Clock, SeededClock};
 use onedrivefs::content::{Blocking, Cache, CacheConfig, Staging, StagingConfig};
 use onedrivefs::disk::Disk;
@@ -66,16 +66,31 @@ pub struct Setup {
     pub staging: StagingConfig,
     pub disk: Disk,
     pub sink: Arc<dyn ChangeSink>,
+    pub transport: Arc<dyn Transport>,
+    pub tokens: Arc<dyn TokenSource>,
 }
 
 impl Service {
     pub fn new(flavour: Flavour) -> Self {
         let clock: Arc<dyn Clock> = Arc::new(SeededClock::with_seed(1));
         let config = EmulatorConfig { flavour, clock: Arc::clone(&clock), ..EmulatorConfig::default() };
+        Self::of(config, clock, tempfile::tempdir().expect("a directory"))
+    }
+
+    /// A service whose machine has its state in `disk`.
+    pub fn of(config: EmulatorConfig, clock: Arc<dyn Clock>, disk: tempfile::TempDir) -> Self {
         let emulator = Emulator::new(config).expect("an emulator");
         let control = emulator.control();
-        let disk = tempfile::tempdir().expect("a directory");
         Self { emulator, control, clock, disk, drive: OnceLock::new() }
+    }
+
+    pub fn emulator(&self) -> &Emulator {
+        &self.emulator
+    }
+
+    /// The machine's state is in another directory from now on.
+    pub fn move_to(&mut self, disk: tempfile::TempDir) {
+        self.disk = disk;
     }
 
     /// The directory of the machine's state; `cache` below it holds what may be deleted.
@@ -102,6 +117,8 @@ impl Service {
             staging: StagingConfig::new(dir.join("staging")),
             disk: Disk::new(),
             sink: Arc::new(NoSink),
+            transport: Arc::new(InProcess(self.emulator.clone())),
+            tokens: Arc::new(StaticToken::new("token")),
         };
         change(&mut setup);
         let graph_config = GraphConfig {
@@ -109,9 +126,8 @@ impl Service {
             limits: LimiterConfig { rate_per_s: 1000.0, burst: 100_000.0, ..LimiterConfig::default() },
             ..GraphConfig::default()
         };
-        let transport = Arc::new(InProcess(self.emulator.clone()));
-        let tokens = Arc::new(StaticToken::new("token"));
-        let graph = Graph::new(graph_config, transport, tokens, Arc::clone(&self.clock)).expect("a client");
+        let clock = Arc::clone(&self.clock);
+        let graph = Graph::new(graph_config, setup.transport, setup.tokens, clock).expect("a client");
         let drive = self.drive(&graph).await;
         let lock = StateLock::take(dir).expect("the state is free");
         let store = Arc::new(Store::open(dir).expect("a store"));

@@ -1,0 +1,48 @@
+//! What the simulation found, each as the shortest story that shows it.
+
+mod sync_support;
+
+use onedrivefs::emulator::{Edit, Flavour};
+use onedrivefs::vfs::{Filesystem, OpenFlags};
+use sync_support::Service;
+
+const FLAVOURS: [Flavour; 3] = [Flavour::Personal, Flavour::Business, Flavour::DocumentLibrary];
+
+fn file(path: &str, content: &str) -> (String, Option<String>) {
+    (path.into(), Some(content.into()))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_file_that_was_being_written_at_a_crash_has_its_size_after_the_restart() {
+    let service = Service::new(Flavour::Business);
+    let machine = service.machine().await;
+    let flags = OpenFlags { write: true, ..OpenFlags::default() };
+    let open = machine.open("log", flags).await.unwrap();
+    machine.files.write(open.0, open.1, 0, b"0123456789".to_vec().into()).await.unwrap();
+    machine.crash();
+    let again = service.machine().await;
+    let ino = again.find("log").await.unwrap();
+    assert_eq!(again.files.getattr(ino, None).await.unwrap().0.size, 10);
+    assert_eq!(again.read("log").await.unwrap(), "0123456789");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unlinked_file_that_is_open_for_writing_and_edited_elsewhere_comes_back() {
+    for flavour in FLAVOURS {
+        let service = Service::new(flavour);
+        service.edit(Edit::Write { path: "f".into(), content: b"base".to_vec() });
+        let machine = service.machine().await;
+        machine.look().await;
+        let flags = OpenFlags { read: true, write: true, truncate: true, ..OpenFlags::default() };
+        let open = machine.open("f", flags).await.unwrap();
+        machine.unlink("f").await.unwrap();
+        service.write_elsewhere("f", "theirs");
+        machine.look().await;
+        machine.files.write(open.0, open.1, 0, b"mine".to_vec().into()).await.unwrap();
+        assert_eq!(&machine.files.read(open.0, open.1, 0, 10).await.unwrap()[..], b"mine");
+        machine.close(open).await.unwrap();
+        machine.sync().await;
+        assert_eq!(service.tree(), [file("f", "theirs")]);
+        assert_eq!(machine.read("f").await.unwrap(), "theirs");
+    }
+}
