@@ -75,8 +75,9 @@ impl Engine {
                 return Err(self.unreachable(&trouble));
             }
             tokio::select! {
-                () = &mut changed => {}
+                biased;
                 () = self.0.stop.cancelled() => return Err(EngineError::Deadline),
+                () = &mut changed => {}
             }
         }
     }
@@ -120,9 +121,10 @@ impl Engine {
                 }
             };
             tokio::select! {
-                () = &mut changed => {}
-                () = end => return Err(EngineError::Deadline),
+                biased;
                 () = self.0.stop.cancelled() => return Err(EngineError::Deadline),
+                () = end => return Err(EngineError::Deadline),
+                () = &mut changed => {}
             }
         }
     }

@@ -443,6 +443,7 @@ impl Inner {
 
     async fn pause(&self, time: Duration) {
         tokio::select! {
+            biased;
             () = self.stop.cancelled() => {}
             () = tokio::time::sleep(time) => {}
         }

@@ -52,6 +52,7 @@ impl Engine {
                 }
             };
             tokio::select! {
+                biased;
                 () = self.0.stop.cancelled() => {}
                 () = tokio::time::sleep(wait) => {}
                 () = self.0.look.notified() => {}

@@ -48,6 +48,7 @@ impl Engine {
             left = self.start_ready(left).await;
             let idle = wake_at.map_or(IDLE, |at| self.0.until(at));
             tokio::select! {
+                biased;
                 () = self.0.stop.cancelled() => {}
                 () = self.0.wake.notified() => {}
                 () = tokio::time::sleep(idle) => {}
@@ -98,6 +99,7 @@ impl Inner {
         tokio::pin!(over);
         while !self.is_hurried() {
             tokio::select! {
+                biased;
                 () = &mut over => return,
                 () = self.stop.cancelled() => return,
                 () = self.wake.notified() => {}

@@ -1,8 +1,9 @@
 //! Sealed content to the service: one PUT, or a session that survives a crash (design 6).
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::time::Instant;
 
 use super::op::Send;
 use super::status::UploadProgress;

@@ -1,0 +1,355 @@
+//! One run: a seed in, what happened and what is wrong out.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use onedrivefs::clock::Clock;
+use onedrivefs::disk::Disk;
+use onedrivefs::emulator::{EmulatorConfig, Flavour};
+use onedrivefs::engine::EngineConfig;
+use onedrivefs::model::NodeId;
+
+use super::dice::Dice;
+use super::disk;
+use super::driver::Driver;
+use super::ops::{self, Op, Weather};
+use super::oracle::{Hash, Oracle, Remote, hash};
+use super::sync_support::{Service, Setup};
+use super::wire::{SimClock, Tokens, Trace, Wire};
+
+/// Operations of a run.
+const OPS: usize = 160;
+/// Rounds of sending and looking after which a run that does not come to rest is wrong.
+const ROUNDS: usize = 20;
+
+/// What a run did.
+#[derive(Clone, Debug, Default)]
+pub struct Counts {
+    pub ops: u64,
+    pub requests: u64,
+    pub lost: u64,
+    pub crashes: u64,
+}
+
+impl Counts {
+    pub fn add(&mut self, other: &Self) {
+        self.ops += other.ops;
+        self.requests += other.requests;
+        self.lost += other.lost;
+        self.crashes += other.crashes;
+    }
+}
+
+pub struct Outcome {
+    pub trace: Vec<String>,
+    /// What is wrong; the kind before the colon.
+    pub wrong: Vec<String>,
+    pub counts: Counts,
+}
+
+impl Outcome {
+    /// The kinds of what is wrong.
+    pub fn kind(&self) -> Option<&str> {
+        self.wrong.first().map(|line| line.split(':').next().unwrap_or_default())
+    }
+}
+
+/// What the seed decides besides the list.
+struct Choices {
+    flavour: Flavour,
+    page_size: usize,
+    power: bool,
+    poll: Duration,
+}
+
+impl Choices {
+    fn of(seed: u64) -> Self {
+        let mut dice = Dice::new(seed ^ 0xF1A7);
+        Self {
+            flavour: dice.pick(&[Flavour::Personal, Flavour::Business, Flavour::DocumentLibrary]),
+            page_size: dice.pick(&[2, 5, 200]),
+            power: dice.chance(250),
+            poll: Duration::from_secs(dice.pick(&[5, 30, 300])),
+        }
+    }
+}
+
+/// The list of a seed.
+pub fn list(seed: u64) -> Vec<Op> {
+    ops::generate(seed, OPS, Choices::of(seed).power)
+}
+
+/// Runs a list under a seed, on this thread.
+pub fn run(seed: u64, list: &[Op]) -> Outcome {
+    let work = std::panic::AssertUnwindSafe(|| World::new(seed).play(list));
+    std::panic::catch_unwind(work).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().cloned();
+        let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+        let wrong = vec![format!("panic: {}", text.unwrap_or_default())];
+        Outcome { trace: Vec::new(), wrong, counts: Counts::default() }
+    })
+}
+
+struct World {
+    choices: Choices,
+    clock: Arc<SimClock>,
+    trace: Trace,
+    tokens: Arc<Tokens>,
+    oracle: Oracle,
+    service: Option<(Service, Arc<Wire>)>,
+    seed: u64,
+    /// Names of temporary files.
+    counter: u64,
+    counts: Counts,
+    wrong: Vec<String>,
+}
+
+/// How the life of a machine ended.
+enum End {
+    /// At this operation, with the disk as it was.
+    Crashed {
+        next: usize,
+        disk: tempfile::TempDir,
+    },
+    Rest,
+}
+
+impl World {
+    fn new(seed: u64) -> Self {
+        let clock = Arc::new(SimClock::new(seed));
+        Self {
+            choices: Choices::of(seed),
+            trace: Trace::new(Arc::clone(&clock)),
+            clock,
+            tokens: Arc::default(),
+            oracle: Oracle::default(),
+            service: None,
+            seed,
+            counter: 0,
+            counts: Counts::default(),
+            wrong: Vec::new(),
+        }
+    }
+
+    fn play(mut self, list: &[Op]) -> Outcome {
+        let mut at = 0;
+        loop {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .start_paused(true)
+                .build()
+                .expect("a runtime");
+            let end = runtime.block_on(self.live(list, at));
+            drop(runtime);
+            match end {
+                End::Crashed { next, disk } => {
+                    self.counts.crashes += 1;
+                    at = next;
+                    if let Some((service, _)) = &mut self.service {
+                        service.move_to(disk);
+                    }
+                }
+                End::Rest => break,
+            }
+        }
+        if let Some((_, wire)) = &self.service {
+            (self.counts.requests, self.counts.lost) = wire.counts();
+        }
+        self.counts.ops = list.len() as u64;
+        for line in &self.wrong {
+            self.trace.note(format_args!("WRONG {line}"));
+        }
+        Outcome { trace: self.trace.take(), wrong: self.wrong, counts: self.counts }
+    }
+
+    fn begin(&mut self) -> (Service, Arc<Wire>) {
+        let clock: Arc<dyn Clock> = self.clock.clone();
+        let config = EmulatorConfig {
+            flavour: self.choices.flavour,
+            clock: Arc::clone(&clock),
+            page_size: self.choices.page_size,
+            data_dir: Path::new("/dev/shm").is_dir().then(|| "/dev/shm".into()),
+            ..EmulatorConfig::default()
+        };
+        let service = Service::of(config, clock, disk::directory());
+        let wire = Arc::new(Wire::new(service.emulator().clone(), self.trace.clone(), self.seed));
+        (service, wire)
+    }
+
+    /// From a start to a crash or the end.
+    async fn live(&mut self, list: &[Op], from: usize) -> End {
+        self.clock.start();
+        let (service, wire) = match self.service.take() {
+            Some(there) => there,
+            None => self.begin(),
+        };
+        let poll = self.choices.poll;
+        self.trace.note("# start");
+        let machine = service.machine_of(|setup: &mut Setup| {
+            setup.engine = EngineConfig { host: "box".into(), poll, ..EngineConfig::default() };
+            setup.cache.block = 4096;
+            setup.staging.min_free_bytes = 0;
+            setup.disk = Disk::new();
+            setup.transport = wire.clone();
+            setup.tokens = self.tokens.clone();
+        });
+        let machine = machine.await;
+        let mut driver =
+            Driver::new(&machine, &service.control, &wire, &self.trace, &mut self.oracle, &mut self.counter);
+        let mut end = None;
+        let mut dies_at = None;
+        for (index, op) in list.iter().enumerate().skip(from) {
+            if let Op::Crash { after_ms, .. } = op {
+                let at = tokio::time::Instant::now() + Duration::from_millis(u64::from(*after_ms));
+                dies_at = Some((at, index));
+            }
+            let doing = driver.perform(op);
+            let died = match dies_at {
+                Some((at, _)) => tokio::select! {
+                    biased;
+                    () = tokio::time::sleep_until(at) => true,
+                    () = doing => false,
+                },
+                None => {
+                    doing.await;
+                    false
+                }
+            };
+            if died {
+                self.trace.note("# crash");
+                driver.dies();
+                let disk = disk::image(service.dir()).expect("an image of the disk");
+                end = Some(End::Crashed { next: index + 1, disk });
+                break;
+            }
+        }
+        let end = match end {
+            Some(end) => end,
+            None => {
+                let wrong = settle(&mut driver, &service).await;
+                driver.wrong.extend(wrong);
+                End::Rest
+            }
+        };
+        self.wrong.append(&mut driver.wrong);
+        drop(driver);
+        self.clock.stop();
+        self.service = Some((service, wire));
+        end
+    }
+}
+
+/// Everything is well again; after some time nothing may be left to do, and both sides must agree.
+async fn settle(driver: &mut Driver<'_>, service: &Service) -> Vec<String> {
+    driver.trace.note("# calm");
+    driver.wire.set_weather(Weather::Calm);
+    let control = driver.control;
+    control.clear_faults();
+    control.set_delta_lag(Duration::ZERO);
+    control.release_stalls();
+    driver.close_all().await;
+    let mut differs = vec!["rest: nothing was tried".to_owned()];
+    for _ in 0..ROUNDS {
+        differs = rest(driver, service).await;
+        if differs.is_empty() {
+            break;
+        }
+    }
+    let remote = Remote::of(&control.truth());
+    let content = |path: &str| control.content(path).map(|bytes| bytes.to_vec());
+    differs.extend(driver.oracle.judge(&remote, content));
+    if differs.is_empty() {
+        differs.extend(stays_at_rest(driver).await);
+    }
+    differs
+}
+
+/// Sends all, looks, and compares.
+async fn rest(driver: &mut Driver<'_>, service: &Service) -> Vec<String> {
+    let engine = &driver.machine.engine;
+    if let Err(error) = engine.retry_parked(NodeId::ROOT).await {
+        return vec![format!("rest: parked changes cannot be tried again: {error}")];
+    }
+    let limit = Duration::from_secs(1800);
+    let left = engine.sync(NodeId::ROOT, Some(limit), |_| {}).await;
+    let looked = tokio::time::timeout(limit, driver.machine.look()).await;
+    if looked.is_err() {
+        return vec!["rest: no look at the drive ends".into()];
+    }
+    match left {
+        Ok(left) if left.pending == 0 => {}
+        other => {
+            let waiting = engine.status().await.map(|status| status.waiting);
+            return vec![format!("rest: not everything was sent: {other:?} {waiting:?}")];
+        }
+    }
+    let remote = Remote::of(&service.control.truth());
+    match local_tree(driver, &remote.tree).await {
+        Ok(local) => compare(&local, &remote.tree, driver.oracle),
+        Err(error) => vec![format!("tree: cannot be read: {error}")],
+    }
+}
+
+type Tree = BTreeMap<String, Option<Hash>>;
+
+async fn local_tree(driver: &mut Driver<'_>, remote: &Tree) -> Result<Tree, String> {
+    let mut tree = Tree::new();
+    let mut folders = vec![String::new()];
+    while let Some(folder) = folders.pop() {
+        let names = driver.list(&folder).await.map_err(|error| format!("{folder}: {error}"))?;
+        for name in names {
+            let path = if folder.is_empty() { name } else { format!("{folder}/{name}") };
+            if path == "lost+found" && !remote.contains_key(&path) {
+                continue;
+            }
+            if driver.is_folder(&path).await.map_err(|error| format!("{path}: {error}"))? {
+                folders.push(path.clone());
+                tree.insert(path, None);
+            } else {
+                let bytes = driver.read_file(&path).await.map_err(|error| format!("{path}: {error}"))?;
+                tree.insert(path, Some(hash(&bytes)));
+            }
+        }
+    }
+    Ok(tree)
+}
+
+fn compare(local: &Tree, remote: &Tree, oracle: &Oracle) -> Vec<String> {
+    let mut wrong = Vec::new();
+    for (path, theirs) in remote {
+        match local.get(path) {
+            None => wrong.push(format!("tree: {path} is on the service only")),
+            Some(ours) if ours.is_some() != theirs.is_some() => {
+                wrong.push(format!("tree: {path} is a file on one side and a folder on the other"));
+            }
+            Some(Some(ours))
+                if theirs.as_ref().is_some_and(|theirs| !oracle.may_be_taken_for(ours, theirs)) =>
+            {
+                wrong.push(format!("tree: {path} has other bytes on the service"));
+            }
+            Some(_) => {}
+        }
+    }
+    let only_here = local.keys().filter(|path| !remote.contains_key(*path));
+    wrong.extend(only_here.map(|path| format!("tree: {path} is here only")));
+    wrong
+}
+
+/// With nothing to do, nothing is sent but looks.
+async fn stays_at_rest(driver: &Driver<'_>) -> Vec<String> {
+    driver.control.reset_log();
+    driver.trace.note("# rest");
+    tokio::time::sleep(Duration::from_secs(900)).await;
+    let requests = driver.control.requests();
+    let changes = requests.iter().filter(|record| record.method != "GET").count();
+    let reads = requests.iter().filter(|record| record.op != "delta").count();
+    let mut wrong = Vec::new();
+    if changes > 0 {
+        wrong.push(format!("repeats: {changes} changes were sent with nothing to do"));
+    } else if reads > 4 || requests.len() > 2000 {
+        wrong.push(format!("repeats: {reads} reads, {} requests with nothing to do", requests.len()));
+    }
+    wrong
+}
