@@ -70,8 +70,10 @@ pub struct MountSettings {
     pub min_free: u64,
     /// How long a changed file stays quiet before it is sent.
     pub settle: Duration,
-    /// Longest time between two looks for changes on the service.
+    /// Time between two looks for changes on the service where none are told; longer while nobody uses the mount.
     pub poll_interval: Duration,
+    /// Changes are learned of through the service's push channel where it has one.
+    pub push: bool,
     /// How long an unmount sends what is unsent.
     pub drain_timeout: Duration,
     /// Requests per second to the service, sustained.
@@ -125,6 +127,7 @@ impl MountSettings {
             cache_size: said.cache_size.unwrap_or(20 << 30),
             min_free: said.min_free.unwrap_or(2 << 30),
             settle: said.settle.unwrap_or(Duration::from_secs(2)),
+            push: said.push.unwrap_or(true),
             poll_interval: said.poll_interval.unwrap_or(Duration::from_secs(30)),
             drain_timeout: said.drain_timeout.unwrap_or(Duration::from_secs(60)),
             request_rate: said.request_rate.unwrap_or(10),

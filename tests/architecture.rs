@@ -37,6 +37,7 @@ const LAYERS: &[(&str, &[&str])] = &[
 const CRATES: &[(&str, &[&str])] = &[
     ("fuser", &["src/fuse"]),
     ("reqwest", &["src/graph/transport.rs"]),
+    ("tokio_tungstenite", &["src/graph/push"]),
     ("rusqlite", &["src/store"]),
     ("hyper", &["src/emulator"]),
     ("hyper_util", &["src/emulator"]),

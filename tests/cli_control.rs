@@ -35,6 +35,7 @@ impl ControlHandler for Fake {
             unprotected: self.outcome.unprotected,
             uploads: vec![],
             last_delta: None,
+            push: false,
             cache: CacheUse { used: 1 << 20, limit: 1 << 30 },
             items: 3,
             requests: RequestCounts::default(),

@@ -38,7 +38,7 @@ fn contents(service: &Service) -> Vec<String> {
     all
 }
 
-// S67.
+// S91.
 #[tokio::test(start_paused = true)]
 async fn the_same_bytes_made_under_one_name_on_both_sides_are_one_file() {
     for flavour in FLAVOURS {
@@ -60,7 +60,7 @@ async fn the_same_bytes_made_under_one_name_on_both_sides_are_one_file() {
     }
 }
 
-// S67.
+// S91.
 #[tokio::test(start_paused = true)]
 async fn the_same_edit_on_both_sides_is_no_conflict() {
     for flavour in FLAVOURS {
@@ -78,7 +78,7 @@ async fn the_same_edit_on_both_sides_is_no_conflict() {
     }
 }
 
-// S67.
+// S91.
 #[tokio::test(start_paused = true)]
 async fn a_file_renamed_onto_a_name_that_has_its_bytes_becomes_that_file() {
     for flavour in FLAVOURS {
@@ -93,7 +93,7 @@ async fn a_file_renamed_onto_a_name_that_has_its_bytes_becomes_that_file() {
     }
 }
 
-// S67.
+// S91.
 #[tokio::test(start_paused = true)]
 async fn contents_of_one_size_and_one_quick_xor_hash_are_told_apart() {
     let (ours, theirs) = twins();

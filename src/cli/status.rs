@@ -121,7 +121,8 @@ fn text(status: &Status) -> String {
     let (used, limit) = (approximate_size(status.cache.used), approximate_size(status.cache.limit));
     line("cache", format!("{used} of {limit}"));
     if let Some(when) = &status.last_delta {
-        line("checked", when.clone());
+        let how = if status.push { ", told of changes as they happen" } else { "" };
+        line("checked", format!("{when}{how}"));
     }
     line("unsent", if status.pending == 0 { "nothing".to_owned() } else { changes(status.pending) });
     for upload in &status.uploads {
@@ -185,6 +186,7 @@ mod tests {
             unprotected: 1,
             uploads: vec![Upload { path: "b.bin".into(), sent: 1 << 20, size: 4 << 20 }],
             last_delta: Some("2026-03-01T08:15:30Z".into()),
+            push: true,
             cache: CacheUse { used: 0, limit: 20 << 30 },
             items: 12,
             requests: RequestCounts::default(),

@@ -73,6 +73,7 @@ pub(super) async fn assemble(
     let config = EngineConfig {
         settle: settings.settle,
         poll: settings.poll_interval,
+        push: settings.push,
         host: host_name(),
         utc_offset: utc_offset(),
         read_only: settings.read_only,

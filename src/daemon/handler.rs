@@ -133,6 +133,7 @@ impl Handler {
                 .map(|upload| Upload { path: upload.path.clone(), sent: upload.sent, size: upload.total })
                 .collect(),
             last_delta: status.last_delta.map(|at| at.to_rfc3339_seconds()),
+            push: status.pushed,
             cache: CacheUse { used: usage.bytes, limit: self.settings.cache_size },
             items: status.items,
             requests: RequestCounts {
@@ -251,6 +252,7 @@ fn empty_status(error: &EngineError) -> EngineStatus {
         waiting: Vec::new(),
         uploads: Vec::new(),
         last_delta: None,
+        pushed: false,
         items: 0,
         quota: None,
         trouble: Some(error.to_string()),

@@ -161,6 +161,15 @@ impl Emulator {
         service::serve(&self.shared, &Arc::new(Link::default()), "http", request).await
     }
 
+    /// Answers a request for the push channel without sockets: the client's end of the WebSocket is in the response,
+    /// where it was let in.
+    pub fn connect(
+        &self,
+        request: &::http::Request<()>,
+    ) -> ::http::Response<Option<tokio::io::DuplexStream>> {
+        push::connect(&self.shared, request)
+    }
+
     /// What tests turn and look at.
     pub fn control(&self) -> Control {
         Control::new(Arc::clone(&self.shared))

@@ -11,7 +11,7 @@ use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use serde_json::json;
 use sha1::{Digest as _, Sha1};
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, DuplexStream};
 
 use super::Shared;
 use super::http::{Body, Call, empty_body};
@@ -35,6 +35,33 @@ pub(crate) fn wanted(request: &Request<Incoming>) -> bool {
 
 /// Answers the upgrade; the channel runs in a task of its own until either side ends it.
 pub(crate) fn upgrade(shared: &Arc<Shared>, mut request: Request<Incoming>) -> Response<Body> {
+    let (response, drive) = accept(shared, &request);
+    if let Some(drive) = drive {
+        let shared = Arc::clone(shared);
+        tokio::spawn(async move {
+            // A client that goes away needs no answer.
+            if let Ok(stream) = hyper::upgrade::on(&mut request).await {
+                let _ = channel(&shared, drive, TokioIo::new(stream)).await;
+            }
+        });
+    }
+    response.map(|()| empty_body())
+}
+
+/// As [`upgrade`], without sockets: the client's end is in the response, where it was let in.
+pub(crate) fn connect(shared: &Arc<Shared>, request: &Request<()>) -> Response<Option<DuplexStream>> {
+    let (response, drive) = accept(shared, request);
+    let client = drive.map(|drive| {
+        let (ours, theirs) = tokio::io::duplex(MAX_FRAME as usize);
+        let shared = Arc::clone(shared);
+        tokio::spawn(async move { channel(&shared, drive, ours).await });
+        theirs
+    });
+    response.map(|()| client)
+}
+
+/// The answer, and which drive's channel begins with it.
+fn accept<B>(shared: &Shared, request: &Request<B>) -> (Response<()>, Option<usize>) {
     let (_, query) = Call::split_target(&request.uri().to_string());
     let option = |name: &str| query.iter().find(|(k, _)| k == name).map(|(_, v)| v.as_str());
     let header = |name: &str| request.headers().get(name).and_then(|v| v.to_str().ok()).unwrap_or_default();
@@ -44,28 +71,23 @@ pub(crate) fn upgrade(shared: &Arc<Shared>, mut request: Request<Incoming>) -> R
         && option("EIO") == Some("4")
         && option("transport") == Some("websocket")
         && header("upgrade").eq_ignore_ascii_case("websocket")
-        && header("sec-websocket-version") == "13";
-    let accept = Sha1::digest(format!("{}{WEBSOCKET_GUID}", header("sec-websocket-key")));
+        && header("sec-websocket-version") == "13"
+        && !request.headers().contains_key("authorization");
     let status = if good { StatusCode::SWITCHING_PROTOCOLS } else { StatusCode::BAD_REQUEST };
-    log(shared, &request, status.as_u16());
-    let mut response = Response::new(empty_body());
+    log(shared, request, status.as_u16());
+    let mut response = Response::new(());
     *response.status_mut() = status;
-    if let (true, Some(drive)) = (good, drive) {
-        let headers = response.headers_mut();
-        headers.insert("connection", http::HeaderValue::from_static("Upgrade"));
-        headers.insert("upgrade", http::HeaderValue::from_static("websocket"));
-        if let Ok(value) = STANDARD.encode(accept).try_into() {
-            headers.insert("sec-websocket-accept", value);
-        }
-        let shared = Arc::clone(shared);
-        tokio::spawn(async move {
-            // A client that goes away needs no answer.
-            if let Ok(stream) = hyper::upgrade::on(&mut request).await {
-                let _ = channel(&shared, drive, TokioIo::new(stream)).await;
-            }
-        });
+    if !good {
+        return (response, None);
     }
-    response
+    let key = header("sec-websocket-key");
+    let headers = response.headers_mut();
+    headers.insert("connection", http::HeaderValue::from_static("Upgrade"));
+    headers.insert("upgrade", http::HeaderValue::from_static("websocket"));
+    if let Ok(value) = STANDARD.encode(Sha1::digest(format!("{key}{WEBSOCKET_GUID}"))).try_into() {
+        headers.insert("sec-websocket-accept", value);
+    }
+    (response, drive)
 }
 
 /// The channel's secret, part of the notification URL.
@@ -73,7 +95,7 @@ pub(crate) fn token(drive: usize) -> String {
     format!("{:016x}", ids::mix(drive as u64 ^ 0x50C4))
 }
 
-fn log(shared: &Shared, request: &Request<Incoming>, status: u16) {
+fn log<B>(shared: &Shared, request: &Request<B>, status: u16) {
     let call = Call {
         method: request.method().as_str().to_owned(),
         path: request.uri().path().to_owned(),

@@ -276,6 +276,7 @@ impl Inner {
             waiting,
             uploads: self.upload_progress(),
             last_delta: self.last_delta(),
+            pushed: self.is_pushed(),
             items: self.store.count()?,
             quota: *lock(&self.quota),
             trouble,

@@ -17,6 +17,7 @@ mod drain;
 mod error;
 mod execute;
 mod fetch;
+mod follow;
 mod identity;
 mod missing;
 mod observe;
@@ -86,6 +87,8 @@ pub struct EngineConfig {
     pub settle: Duration,
     /// How often changes are asked for while no channel wakes us.
     pub poll: Duration,
+    /// Changes are learned of through the push channel where the service has one.
+    pub push: bool,
     /// Requests that change names, in flight at once.
     pub parallel_changes: usize,
     /// Uploads at once.
@@ -103,6 +106,7 @@ impl Default for EngineConfig {
         Self {
             settle: Duration::from_secs(2),
             poll: DEFAULT_POLL,
+            push: true,
             parallel_changes: 6,
             parallel_uploads: 4,
             host: "localhost".into(),
@@ -155,6 +159,9 @@ struct Inner {
     stop: CancellationToken,
     wake: Notify,
     look: Notify,
+    /// The push channel told of a change.
+    told: Notify,
+    freshness: follow::Freshness,
     /// Notified when the set of unsent changes may have shrunk.
     progress: Notify,
     hurry: AtomicU32,
@@ -218,6 +225,8 @@ impl Engine {
             stop: CancellationToken::new(),
             wake: Notify::new(),
             look: Notify::new(),
+            told: Notify::new(),
+            freshness: follow::Freshness::default(),
             progress: Notify::new(),
             hurry: AtomicU32::new(0),
             looked: AtomicU64::new(0),
@@ -245,6 +254,10 @@ impl Engine {
             async move { engine?.missing(&item, missing::For::Reader).await }.boxed()
         }));
         tokio::spawn(self.clone().observe_changes());
+        if self.0.config.push {
+            tokio::spawn(self.clone().gather_told());
+            tokio::spawn(self.clone().follow_push());
+        }
         if !self.0.config.read_only {
             tokio::spawn(self.clone().send_changes());
         }

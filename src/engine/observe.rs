@@ -39,24 +39,19 @@ impl Engine {
     pub(super) async fn observe_changes(self) {
         let mut failures = 0;
         while !self.0.stop.is_cancelled() {
-            let wait = match self.round().await {
+            let failed = match self.round().await {
                 Ok(()) => {
                     failures = 0;
                     self.0.connected();
-                    self.0.config.poll
+                    None
                 }
                 Err(error) => {
                     failures += 1;
                     self.note_trouble(&error);
-                    super::execute::backoff(failures - 1).min(self.0.config.poll)
+                    Some(super::execute::backoff(failures - 1).min(self.0.config.poll))
                 }
             };
-            tokio::select! {
-                biased;
-                () = self.0.stop.cancelled() => {}
-                () = tokio::time::sleep(wait) => {}
-                () = self.0.look.notified() => {}
-            }
+            self.until_next_look(failed).await;
         }
     }
 

@@ -65,6 +65,8 @@ pub struct EngineStatus {
     pub uploads: Vec<UploadProgress>,
     /// When the newest round of changes was applied.
     pub last_delta: Option<Timestamp>,
+    /// Changes are told as they happen.
+    pub pushed: bool,
     /// Items known.
     pub items: u64,
     /// Space, as last told.

@@ -20,6 +20,7 @@ pub mod items;
 pub mod limiter;
 pub mod listing;
 pub mod mutate;
+pub mod push;
 pub mod retry;
 pub mod token_endpoint;
 pub mod transport;
@@ -55,6 +56,7 @@ pub use error::{GraphError, Ids, Result};
 pub use limiter::{LimiterConfig, Pool, Priority};
 pub use listing::ChildrenPage;
 pub use mutate::{CopyMonitor, Deleted, Patch};
+pub use push::{Push, PushEvent};
 pub use token_endpoint::TransportTokenEndpoint;
 pub use transport::{HttpTransport, Transport};
 pub use upload::{

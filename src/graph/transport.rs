@@ -4,17 +4,18 @@
 //! All of that is in the calls above it, and the same for production and for tests, which bring an in-process
 //! implementation. [`HttpTransport`] is the only user of reqwest.
 
-use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
+use std::{fmt, future, io};
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::{Stream, StreamExt, stream};
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
+use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::error::Source;
 use super::url::is_loopback;
@@ -33,6 +34,14 @@ pub enum Lane {
         idle: Duration,
     },
 }
+
+/// A connection that carries bytes in both directions.
+pub trait Socket: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Socket for T {}
+
+/// A connection that was switched to another protocol.
+pub type RawSocket = Box<dyn Socket>;
 
 /// Why there is no answer.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -58,6 +67,16 @@ pub trait Transport: Send + Sync + fmt::Debug {
         request: Request<Bytes>,
         lane: Lane,
     ) -> BoxFuture<'_, Result<Response<RawBody>, TransportError>>;
+
+    /// Sends `request`, which asks to switch to another protocol, and gives the connection where the answer is 101; of
+    /// any other answer its head. A transport that can only ask and be answered says `NotSent`.
+    fn switch(
+        &self,
+        _request: Request<Bytes>,
+    ) -> BoxFuture<'_, Result<Response<Option<RawSocket>>, TransportError>> {
+        let error = io::Error::from(io::ErrorKind::Unsupported);
+        Box::pin(future::ready(Err(TransportError::NotSent(Arc::new(error)))))
+    }
 }
 
 /// A body that is all there.
@@ -174,6 +193,27 @@ impl Transport for HttpTransport {
                 self.note(before, &answer);
             }
             answer.map(opened)
+        })
+    }
+
+    fn switch(
+        &self,
+        request: Request<Bytes>,
+    ) -> BoxFuture<'_, Result<Response<Option<RawSocket>>, TransportError>> {
+        // HTTP/1.1 only: there is nothing to switch in HTTP/2.
+        let local = request.uri().host().is_some_and(is_loopback);
+        let client = if local { &self.local } else { &self.metadata_http1 }.clone();
+        Box::pin(async move {
+            let request = request.map(reqwest::Body::from).try_into().map_err(not_sent)?;
+            let answer = client.execute(request).await.map_err(from_reqwest)?;
+            let mut head = Response::new(None);
+            *head.status_mut() = answer.status();
+            *head.headers_mut() = answer.headers().clone();
+            if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
+                let socket: RawSocket = Box::new(answer.upgrade().await.map_err(from_reqwest)?);
+                *head.body_mut() = Some(socket);
+            }
+            Ok(head)
         })
     }
 }

@@ -43,6 +43,9 @@ pub trait Drive: Send + Sync + 'static {
     /// A handle was closed; true if it was the node's last.
     fn closed(&self, node: NodeId, writes: bool) -> bool;
 
+    /// Somebody looks at the drive; called often, must be quick.
+    fn used(&self);
+
     /// A handle is open.
     fn is_open(&self, node: NodeId) -> bool;
 

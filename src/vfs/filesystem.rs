@@ -15,6 +15,7 @@ use crate::model::Ino;
 
 impl<D: Drive> Filesystem for Vfs<D> {
     async fn lookup(&self, _caller: Caller, parent: Ino, name: &OsStr) -> Result<Lookup, VfsError> {
+        self.drive.used();
         self.lookup_in(self.id(parent)?, name).await
     }
 
@@ -81,6 +82,7 @@ impl<D: Drive> Filesystem for Vfs<D> {
         if flags.write || flags.truncate {
             self.may_change()?;
         }
+        self.drive.used();
         self.open_node(self.id(ino)?, flags)
     }
 
@@ -119,6 +121,7 @@ impl<D: Drive> Filesystem for Vfs<D> {
     }
 
     async fn opendir(&self, ino: Ino) -> Result<OpenedDir, VfsError> {
+        self.drive.used();
         self.open_directory(self.id(ino)?).await
     }
 

@@ -52,6 +52,10 @@ impl Drive for Engine {
         self.open_nodes().closed(node, access(writes))
     }
 
+    fn used(&self) {
+        Engine::used(self);
+    }
+
     fn is_open(&self, node: NodeId) -> bool {
         self.open_nodes().is_open(node)
     }

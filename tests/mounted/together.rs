@@ -76,6 +76,26 @@ fn an_edit_by_another_client_is_seen_within_the_poll_interval() {
     }
 }
 
+// S90.
+#[test]
+fn an_edit_by_another_client_is_told_over_a_real_connection() {
+    let options = Options { mount: "settle=100ms,poll-interval=1h".into(), ..Options::default() };
+    let Some(mounted) = Mounted::new(Flavour::Business, options) else { return };
+    mounted.await_online();
+    assert!(until(SOON, || mounted.status()["push"] == true), "{}\n{}", mounted.status(), mounted.log_tail());
+    for content in ["first", "second, by another client"] {
+        mounted.service.write("shared.txt", content.as_bytes());
+        let path = mounted.path("shared.txt");
+        let seen = until(SOON, || fs::metadata(&path).is_ok_and(|meta| meta.len() == content.len() as u64));
+        assert!(seen, "{}", mounted.log_tail());
+        assert_eq!(read(&mounted, "shared.txt"), content);
+    }
+    mounted.control().close_push();
+    mounted.service.write("while-away.txt", b"x");
+    assert!(until(SOON, || mounted.path("while-away.txt").exists()), "{}", mounted.log_tail());
+    mounted.unmount();
+}
+
 // S31, S32.
 #[test]
 fn new_moved_and_deleted_entries_of_another_client_are_seen() {

@@ -38,7 +38,12 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { mount: "settle=100ms,poll-interval=1s".into(), deadline: Duration::from_secs(120), uid: None }
+        // The poll, so that a fault is met within a second whatever the service tells; tests of push say so.
+        Self {
+            mount: "settle=100ms,poll-interval=1s,push=false".into(),
+            deadline: Duration::from_secs(120),
+            uid: None,
+        }
     }
 }
 

@@ -17,7 +17,7 @@ use onedrivefs::content::{Blocking, Cache, CacheConfig, Staging, StagingConfig};
 use onedrivefs::disk::Disk;
 use onedrivefs::emulator::{Control, Edit, Emulator, EmulatorConfig, Flavour, full_body};
 use onedrivefs::engine::{ChangeSink, Engine, EngineConfig, GraphFetch, NoSink, Parts, SharedFetch};
-use onedrivefs::graph::transport::{Lane, RawBody, Transport, TransportError};
+use onedrivefs::graph::transport::{Lane, RawBody, RawSocket, Transport, TransportError};
 use onedrivefs::graph::{DriveSelector, Graph, GraphConfig, LimiterConfig};
 use onedrivefs::model::{Drive, Ino, NodeId};
 use onedrivefs::store::{StateLock, Store};
@@ -46,6 +46,14 @@ impl Transport for InProcess {
                 Box::pin(BodyDataStream::new(body).map(move |chunk| chunk.map_err(broken)))
             }))
         })
+    }
+
+    fn switch(
+        &self,
+        request: Request<Bytes>,
+    ) -> BoxFuture<'_, Result<Response<Option<RawSocket>>, TransportError>> {
+        let answer = self.0.connect(&request.map(|_| ()));
+        Box::pin(async move { Ok(answer.map(|socket| socket.map(|socket| Box::new(socket) as RawSocket))) })
     }
 }
 
@@ -111,7 +119,8 @@ impl Service {
     pub async fn machine_of(&self, change: impl FnOnce(&mut Setup)) -> Machine {
         let dir = self.disk.path();
         let mut setup = Setup {
-            engine: EngineConfig { host: "box".into(), ..EngineConfig::default() },
+            // Tests that count requests, or that look when they say so, are not told of changes unless they ask for it.
+            engine: EngineConfig { host: "box".into(), push: false, ..EngineConfig::default() },
             vfs: VfsConfig::default(),
             cache: CacheConfig { min_free_bytes: 0, ..CacheConfig::new(dir.join("cache")) },
             staging: StagingConfig::new(dir.join("staging")),

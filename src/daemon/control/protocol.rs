@@ -244,6 +244,8 @@ pub struct Status {
     pub uploads: Vec<Upload>,
     /// When the service was last asked for changes and answered (RFC 3339).
     pub last_delta: Option<String>,
+    /// The service tells of changes as they happen; otherwise it is asked now and then.
+    pub push: bool,
     /// The cache.
     pub cache: CacheUse,
     /// Files and folders known.

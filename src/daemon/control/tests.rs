@@ -48,6 +48,7 @@ fn status() -> Status {
         unprotected: 0,
         uploads: vec![],
         last_delta: None,
+        push: false,
         cache: CacheUse::default(),
         items: 7,
         requests: RequestCounts::default(),

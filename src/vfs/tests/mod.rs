@@ -105,6 +105,7 @@ impl Drive for TestDrive {
         drop(counts);
         self.open.remove_if(&node, |_, counts| counts.0 == 0).is_some()
     }
+    fn used(&self) {}
     fn is_open(&self, node: NodeId) -> bool {
         self.open.contains_key(&node)
     }
