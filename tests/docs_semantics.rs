@@ -6,13 +6,15 @@ use std::path::Path;
 
 /// Sentence numbers, and whether each admits that no test quotes it.
 fn sentences(document: &str) -> BTreeMap<u32, bool> {
-    document
-        .lines()
-        .filter_map(|line| {
-            let (number, rest) = line.strip_prefix("- **S")?.split_once("** ")?;
-            Some((number.parse().ok()?, rest.starts_with('†')))
-        })
-        .collect()
+    let mut found = BTreeMap::new();
+    for line in document.lines() {
+        let Some((number, rest)) = line.strip_prefix("- **S").and_then(|line| line.split_once("** ")) else {
+            continue;
+        };
+        let number = number.parse().unwrap_or_else(|_| panic!("S{number} is no number"));
+        assert!(found.insert(number, rest.starts_with('†')).is_none(), "two sentences are S{number}");
+    }
+    found
 }
 
 /// Numbers that a source quotes: `S17` as a word of a comment.
@@ -42,7 +44,6 @@ fn read_all(directory: &Path, text: &mut String) {
 fn every_sentence_is_held_by_a_test_or_admits_that_it_is_not() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let sentences = sentences(&fs::read_to_string(root.join("docs/semantics.md")).unwrap());
-    assert!(sentences.keys().copied().eq(1..=sentences.len() as u32), "the numbers have a gap");
     let mut sources = String::new();
     read_all(&root.join("src"), &mut sources);
     read_all(&root.join("tests"), &mut sources);
