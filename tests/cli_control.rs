@@ -28,6 +28,8 @@ impl ControlHandler for Fake {
             state: MountState::Offline,
             drive: None,
             account: "default".into(),
+            state_dir: WirePath::default(),
+            cache_dir: WirePath::default(),
             read_only: false,
             pending: self.outcome.unsent,
             parked: self.outcome.parked.clone(),

@@ -9,6 +9,7 @@ mod mount;
 mod mountpoint;
 mod output;
 mod refresh;
+mod rescue;
 mod retry;
 mod seed;
 mod status;
@@ -48,6 +49,7 @@ enum Command {
     Refresh(refresh::Args),
     Retry(retry::Args),
     Conflicts(conflicts::Args),
+    Rescue(rescue::Args),
     Demo(demo::Args),
     Emulator(Box<emulator::Args>),
     #[command(hide = true)]
@@ -80,6 +82,7 @@ fn execute(command: Command) -> Result<u8, CliError> {
         Command::Refresh(args) => refresh::run(&args),
         Command::Retry(args) => retry::run(&args),
         Command::Conflicts(args) => conflicts::run(&args),
+        Command::Rescue(args) => rescue::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Emulator(args) => emulator::run(*args),
         Command::Completions(args) => completions::run(&args, &mut Cli::command()),

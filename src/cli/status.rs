@@ -172,6 +172,8 @@ mod tests {
             state: MountState::Online,
             drive: Some(drive),
             account: "work".into(),
+            state_dir: WirePath::default(),
+            cache_dir: WirePath::default(),
             read_only: false,
             pending: 1,
             parked: vec![Parked {

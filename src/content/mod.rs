@@ -38,8 +38,8 @@ pub use fetch::{Fetch, Fetched, Urgency};
 pub use file::{CachedFile, Reader};
 pub use key::ContentKey;
 pub use staging::{
-    Base, BaseKind, Loaded, Piece, Sealed, Staging, StagingConfig, StagingEntry, StagingError, StagingFile,
-    StagingId, Trust,
+    Base, BaseKind, Loaded, Piece, Salvage, Sealed, Staging, StagingConfig, StagingEntry, StagingError,
+    StagingFile, StagingId, Trust, read_names,
 };
 pub use table::{CacheStats, CacheUsage};
 

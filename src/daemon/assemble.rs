@@ -95,7 +95,7 @@ pub(super) async fn assemble(
     engine.recover().map_err(|error| DaemonError {
         what: state.display().to_string(),
         why: error.to_string(),
-        remedy: "keep the directory and report this: unsent files are in its 'staging' folder".into(),
+        remedy: "keep the directory and report this; 'onedrivefs rescue DIR' saves what is unsent".into(),
         exit_code: exit::FAILURE,
     })?;
     let files = Vfs::new(engine.clone(), vfs_config(settings));
@@ -155,10 +155,10 @@ fn graph(
 
 /// What is remembered of a drive, so that a later mount needs no network to find its state.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-struct KnownDrive {
-    id: DriveId,
-    drive_type: DriveType,
-    name: String,
+pub(super) struct KnownDrive {
+    pub id: DriveId,
+    pub drive_type: DriveType,
+    pub name: String,
 }
 
 async fn find_drive(
@@ -199,7 +199,7 @@ fn replace_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
 }
 
 /// A drive's id as a directory name: business ids are case-sensitive and safe, but for what is not a name.
-fn directory_name(id: &DriveId) -> String {
+pub(super) fn directory_name(id: &DriveId) -> String {
     let safe = |c: char| if c.is_ascii_alphanumeric() || "!-_.".contains(c) { c } else { '_' };
     let name: String = id.canonical().chars().map(safe).collect();
     if name.starts_with('.') || name.is_empty() { format!("_{name}") } else { name }
@@ -237,13 +237,16 @@ fn store_error(path: &Path, error: &StoreError) -> DaemonError {
             ("unmount it there first: onedrivefs status shows where".to_owned(), exit::BUSY)
         }
         StoreError::Newer { .. } => {
-            ("use the version of onedrivefs that wrote it, or a later one".into(), exit::FAILURE)
+            let remedy = "use the version of onedrivefs that wrote it, or a later one; 'onedrivefs rescue DIR' \
+                          saves what is unsent";
+            (remedy.into(), exit::FAILURE)
         }
         StoreError::Foreign | StoreError::OtherDrive { .. } => {
             ("give another --state-dir".to_owned(), exit::USAGE)
         }
         StoreError::Database(_) | StoreError::Io { .. } | StoreError::NoNode(_) => (
-            format!("keep the directory: unsent files are in {}", path.join("staging").display()),
+            "keep the directory; 'onedrivefs rescue DIR' saves what is unsent, then give another --state-dir"
+                .into(),
             exit::FAILURE,
         ),
     };

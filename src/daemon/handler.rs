@@ -122,6 +122,9 @@ impl Handler {
                 quota: status.quota,
             }),
             account: self.settings.account.clone(),
+            state_dir: WirePath(drive_dir(&self.settings.state_dir, &self.settings, drive)),
+            // The root: where the drive's own is below it follows from the account and the drive.
+            cache_dir: WirePath(self.settings.cache_dir.clone()),
             read_only: self.settings.read_only,
             pending: status.pending,
             parked: parked(&status.waiting),
@@ -230,6 +233,10 @@ impl ControlHandler for Handler {
         }
         .boxed()
     }
+}
+
+fn drive_dir(root: &Path, settings: &MountSettings, drive: &crate::model::Drive) -> PathBuf {
+    root.join(&settings.account).join(super::assemble::directory_name(&drive.id))
 }
 
 fn state(state: State) -> MountState {

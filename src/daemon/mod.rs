@@ -8,6 +8,7 @@ mod handler;
 mod lifecycle;
 pub mod mounts;
 mod report;
+pub mod rescue;
 mod settling;
 
 use std::net::SocketAddr;

@@ -19,6 +19,7 @@ mod execute;
 mod fetch;
 mod follow;
 mod identity;
+mod labels;
 mod missing;
 mod observe;
 mod op;
@@ -183,6 +184,8 @@ struct Inner {
     /// Tags that the service refused, and how often in a row; of nodes with unsent changes.
     refusals: Mutex<BTreeMap<NodeId, (ETag, u32)>>,
     link: Mutex<Link>,
+    /// What staged contents are called, as far as it is noted beside them.
+    labels: Mutex<labels::Labels>,
     /// Something may be parked for want of room in the drive.
     short_of_room: AtomicBool,
     /// The drive's space is about to be read for that.
@@ -239,6 +242,7 @@ impl Engine {
             uploads: Mutex::default(),
             refusals: Mutex::default(),
             link: Mutex::new(Link { state: State::Starting, trouble: None }),
+            labels: Mutex::default(),
             short_of_room: AtomicBool::new(true),
             counting_room: AtomicBool::new(false),
             quota_at: AtomicI64::new(0),
@@ -363,6 +367,12 @@ impl Engine {
     pub fn released(&self, _node: NodeId) {
         self.0.wake.notify_one();
     }
+}
+
+/// The key of the content that a staged overlay of the node lies over; `business`: on a business drive or in a library.
+pub fn content_key_of(node: &Node, business: bool) -> Option<ContentKey> {
+    let view = node.base.as_ref().or(node.remote.as_ref())?;
+    Some(apply::content_key(view, apply::is_rewritten(business, &view.name)))
 }
 
 impl Inner {

@@ -123,6 +123,7 @@ impl Inner {
 
     fn plan(&self) -> Result<Planned, StoreError> {
         let mut world = self.world()?;
+        self.label_contents(&world);
         let plan = planner::plan(&world);
         if plan.wants_look {
             self.look.notify_one();

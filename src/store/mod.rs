@@ -14,6 +14,7 @@ mod conflicts;
 mod lock;
 mod log;
 mod rows;
+mod salvage;
 mod schema;
 mod tx;
 mod types;
@@ -29,6 +30,7 @@ use crate::model::{ItemId, NodeId};
 
 pub use conflicts::{Conflict, ConflictCause};
 pub use lock::StateLock;
+pub use salvage::{Salvaged, StoreState, Unsent, salvage};
 pub use tx::{Committed, Tx, canonical};
 pub use types::*;
 

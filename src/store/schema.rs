@@ -10,6 +10,9 @@ const APPLICATION_ID: i32 = 0x4f44_4653;
 /// Each step brings the database from version `index` to `index + 1`; steps are never edited once released.
 const MIGRATIONS: &[&str] = &[V1, V2, V3, V4];
 
+/// The newest format that this program knows.
+pub(super) const KNOWN: i64 = MIGRATIONS.len() as i64;
+
 const V1: &str = "
 CREATE TABLE meta(key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 
@@ -100,7 +103,7 @@ pub(super) fn migrate(connection: &mut Connection) -> Result<(), StoreError> {
     if application != APPLICATION_ID && (tables > 0 || application != 0) {
         return Err(StoreError::Foreign);
     }
-    let known = MIGRATIONS.len() as i64;
+    let known = KNOWN;
     if version > known {
         return Err(StoreError::Newer { found: version, known });
     }

@@ -72,15 +72,18 @@ impl Log {
         let file = disk.open(path)?;
         let mut bytes = vec![0; file.stat()?.len as usize];
         let len = file.read_at("staging.map.read", &mut bytes, 0)?;
-        let Some(header) = bytes.get(..HEADER as usize).and_then(|header| Header::decode(header, id)) else {
-            return Ok(None);
-        };
-        let chunks = bytes[HEADER as usize..len].chunks_exact(RECORD as usize);
-        let records: Vec<Record> =
-            chunks.enumerate().map_while(|(index, chunk)| decode(chunk, id, index as u64)).collect();
+        let Some((header, records)) = parse(&bytes[..len], id) else { return Ok(None) };
         let clean = matches!(records.last(), Some(Record::Synced(_)));
         let log = Self { file: Arc::new(file), id, records: records.len() as u64, clean };
         Ok(Some((log, header, records)))
+    }
+
+    /// As [`Log::open`], for reading only.
+    pub fn look(disk: &Disk, path: &Path, id: StagingId) -> io::Result<Option<(Header, Vec<Record>)>> {
+        let file = disk.open_read(path)?;
+        let mut bytes = vec![0; file.stat()?.len as usize];
+        let len = file.read_at("staging.map.read", &mut bytes, 0)?;
+        Ok(parse(&bytes[..len], id))
     }
 
     pub fn records(&self) -> u64 {
@@ -122,6 +125,14 @@ impl Log {
         self.file.write_at("staging.map.header", &header.encode(self.id), 0)?;
         self.file.sync_data("staging.map.sync")
     }
+}
+
+/// Header and records of a log; nothing if the header does not check.
+fn parse(bytes: &[u8], id: StagingId) -> Option<(Header, Vec<Record>)> {
+    let header = Header::decode(bytes.get(..HEADER as usize)?, id)?;
+    let chunks = bytes[HEADER as usize..].chunks_exact(RECORD as usize);
+    let records = chunks.enumerate().map_while(|(index, chunk)| decode(chunk, id, index as u64));
+    Some((header, records.collect()))
 }
 
 impl Replay {

@@ -11,8 +11,10 @@
 mod file;
 mod inner;
 mod log;
+mod names;
 mod overlay;
 mod room;
+mod salvage;
 mod seal;
 #[cfg(test)]
 mod tests;
@@ -23,7 +25,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
 pub use file::{Base, StagingFile};
+pub use names::read_names;
 pub use overlay::Piece;
+pub use salvage::Salvage;
 pub use seal::Sealed;
 
 use self::inner::Layout;

@@ -229,6 +229,12 @@ pub struct Status {
     pub drive: Option<DriveStatus>,
     /// Whose sign-in is used.
     pub account: String,
+    /// Where its unsent data is.
+    #[serde(default)]
+    pub state_dir: WirePath,
+    /// Where its content is cached.
+    #[serde(default)]
+    pub cache_dir: WirePath,
     /// Nothing is changed through this mount.
     pub read_only: bool,
     /// Changes that are not on the service yet.

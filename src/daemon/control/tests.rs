@@ -34,6 +34,8 @@ fn status() -> Status {
         state: MountState::Online,
         drive: None,
         account: "default".into(),
+        state_dir: WirePath::default(),
+        cache_dir: WirePath::default(),
         read_only: false,
         pending: 1,
         parked: vec![Parked {
