@@ -76,6 +76,8 @@ pub struct MountSettings {
     pub push: bool,
     /// How long an unmount sends what is unsent.
     pub drain_timeout: Duration,
+    /// Deletes from before the drive was read again that need no confirmation: at most so many.
+    pub confirm_above: u64,
     /// Requests per second to the service, sustained.
     pub request_rate: u32,
     /// Requests that may go out at once after a quiet time.
@@ -130,6 +132,7 @@ impl MountSettings {
             push: said.push.unwrap_or(true),
             poll_interval: said.poll_interval.unwrap_or(Duration::from_secs(30)),
             drain_timeout: said.drain_timeout.unwrap_or(Duration::from_secs(60)),
+            confirm_above: said.confirm_above.unwrap_or(1000),
             request_rate: said.request_rate.unwrap_or(10),
             request_burst: said.request_burst.unwrap_or(600),
             log: said.log.unwrap_or_else(|| "info".to_owned()),

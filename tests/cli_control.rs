@@ -76,6 +76,11 @@ impl ControlHandler for Fake {
         Box::pin(async { Ok(()) })
     }
 
+    fn confirm(&self) -> BoxFuture<'_, Result<u64, ControlError>> {
+        self.asked.lock().unwrap().push("confirm".into());
+        Box::pin(async { Ok(1001) })
+    }
+
     fn retry(&self, path: PathBuf) -> BoxFuture<'_, Result<u64, ControlError>> {
         self.asked.lock().unwrap().push(format!("retry {}", path.display()));
         Box::pin(async { Ok(2) })
@@ -285,4 +290,18 @@ fn a_lazy_unmount_and_its_limit_are_passed_on() {
         &[&"umount", &running.mountpoint, &"--lazy", &"--drain-timeout", &"2m"];
     assert_eq!(text(&running.run(arguments)).2, 0);
     assert_eq!(running.asked(), ["unmount Some(120s) lazy"]);
+}
+
+#[test]
+fn confirm_says_how_many_deletes_go_on_for_people_and_for_programs() {
+    let running = Running::start(Outcome::default());
+    let mountpoint = running.mountpoint.clone();
+    let (shown, _, code) = text(&running.run(&[&"confirm", &mountpoint]));
+    assert_eq!((shown.as_str(), code), ("1001 deletes go on\n", 0));
+    let (json, _, code) = text(&running.run(&[&"confirm", &"--json"]));
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!((json["confirmed"].as_u64(), code), (Some(1001), 0));
+    let (_, error, code) = text(&running.run(&[&"confirm", &"/"]));
+    assert_eq!(code, 3, "{error}");
+    assert_eq!(running.asked(), ["confirm", "confirm"]);
 }

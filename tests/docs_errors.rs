@@ -116,13 +116,14 @@ fn reason_table() -> String {
         (BaseGone, "the version under a partly changed file is gone"),
         (Failing, "the service keeps failing on this one change"),
         (LocalDisk, "the local content cannot be read"),
+        (Unconfirmed, "many deletes from before the drive was read again wait for `onedrivefs confirm`"),
     ];
     let mut table = "| reason | errno with `--sync` |\n|---|---|\n".to_owned();
     for (kind, meaning) in meanings {
         // A kind that is missing above does not compile here.
         match kind {
             Quota | Permission | Malware | Name | Locked | TooLarge | AccessLost | BaseGone | Failing
-            | LocalDisk => {}
+            | LocalDisk | Unconfirmed => {}
         }
         let error = VfsError::from(EngineError::Parked(Parked { kind, detail: String::new() }));
         writeln!(table, "| {meaning} | {} |", name_of(error.errno())).unwrap();

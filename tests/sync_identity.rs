@@ -65,7 +65,7 @@ async fn settle(machine: &Machine) {
     machine.look().await;
 }
 
-// S67.
+// S130.
 #[tokio::test(start_paused = true)]
 async fn clean_files_keep_their_nodes_when_all_ids_change() {
     for flavour in FLAVOURS {
@@ -128,7 +128,7 @@ fn ids(service: &Service) -> Vec<Option<String>> {
     (0..40).map(|number| service.control.id_of(&path(number))).collect()
 }
 
-// S67.
+// S130.
 #[tokio::test(start_paused = true)]
 async fn dirty_files_replace_the_same_items_when_all_ids_change() {
     for flavour in FLAVOURS {
@@ -179,7 +179,7 @@ async fn a_restart_in_the_middle_of_a_change_of_ids_loses_and_doubles_nothing() 
     }
 }
 
-// S67.
+// S130.
 #[tokio::test(start_paused = true)]
 async fn nothing_is_deleted_while_many_items_are_missing_by_their_ids() {
     for flavour in FLAVOURS {

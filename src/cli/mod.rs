@@ -1,6 +1,7 @@
 //! The command line: one file per command, arguments in, words out; no logic of its own.
 
 mod completions;
+mod confirm;
 mod conflicts;
 mod demo;
 mod emulator;
@@ -50,6 +51,7 @@ enum Command {
     Retry(retry::Args),
     Conflicts(conflicts::Args),
     Rescue(rescue::Args),
+    Confirm(confirm::Args),
     Demo(demo::Args),
     Emulator(Box<emulator::Args>),
     #[command(hide = true)]
@@ -83,6 +85,7 @@ fn execute(command: Command) -> Result<u8, CliError> {
         Command::Retry(args) => retry::run(&args),
         Command::Conflicts(args) => conflicts::run(&args),
         Command::Rescue(args) => rescue::run(&args),
+        Command::Confirm(args) => confirm::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Emulator(args) => emulator::run(*args),
         Command::Completions(args) => completions::run(&args, &mut Cli::command()),

@@ -32,6 +32,7 @@ pub struct Choices {
     pub poll_interval: Option<Duration>,
     pub push: Option<bool>,
     pub drain_timeout: Option<Duration>,
+    pub confirm_above: Option<u64>,
     pub request_rate: Option<u32>,
     pub request_burst: Option<u32>,
     pub log: Option<String>,
@@ -72,6 +73,7 @@ pub const KEYS: &[Key] = &[
     key("poll-interval", "30s", "time between two looks for remote changes where none are told"),
     key("push", "true", "be told of remote changes where the service can"),
     key("drain-timeout", "60s", "how long an unmount sends what is unsent"),
+    key("confirm-above", "1000", "old deletes that need no 'onedrivefs confirm'"),
     key("request-rate", "10", "requests per second, sustained"),
     key("request-burst", "600", "requests that may go out at once"),
     key("log", "info", "which log lines are written"),
@@ -166,6 +168,7 @@ impl Choices {
             "poll-interval" => self.poll_interval = Some(parse_pause(value)?),
             "push" => self.push = Some(parse_bool(value)?),
             "drain-timeout" => self.drain_timeout = Some(units::parse_duration(value).map_err(by_itself)?),
+            "confirm-above" => self.confirm_above = Some(parse_count(value)?),
             "request-rate" => self.request_rate = Some(parse_positive(value)?),
             "request-burst" => self.request_burst = Some(parse_positive(value)?),
             "log" => self.log = Some(value.to_owned()),
@@ -200,6 +203,7 @@ impl Choices {
             poll_interval: self.poll_interval.or(lower.poll_interval),
             push: self.push.or(lower.push),
             drain_timeout: self.drain_timeout.or(lower.drain_timeout),
+            confirm_above: self.confirm_above.or(lower.confirm_above),
             request_rate: self.request_rate.or(lower.request_rate),
             request_burst: self.request_burst.or(lower.request_burst),
             log: self.log.or(lower.log),
@@ -232,6 +236,10 @@ fn parse_bool(text: &str) -> Result<bool, Refusal> {
 
 fn parse_number(text: &str) -> Result<u32, Refusal> {
     text.parse().or_else(|_| refuse(format!("'{text}' is no id"), "write a whole number, such as 1000"))
+}
+
+fn parse_count(text: &str) -> Result<u64, Refusal> {
+    text.parse().or_else(|_| refuse(format!("'{text}' is no count"), "write a whole number, such as 1000"))
 }
 
 fn parse_positive(text: &str) -> Result<u32, Refusal> {

@@ -77,6 +77,7 @@ pub(super) async fn assemble(
         host: host_name(),
         utc_offset: utc_offset(),
         read_only: settings.read_only,
+        confirm_above: settings.confirm_above,
         ..EngineConfig::default()
     };
     let sink = Arc::new(KernelSink { notify: notify.clone(), store: Arc::clone(&store) });

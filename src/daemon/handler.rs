@@ -208,6 +208,10 @@ impl ControlHandler for Handler {
         .boxed()
     }
 
+    fn confirm(&self) -> BoxFuture<'_, Result<u64, ControlError>> {
+        async move { self.engine.confirm_deletes().await.map_err(|error| failed(&error)) }.boxed()
+    }
+
     fn retry(&self, path: PathBuf) -> BoxFuture<'_, Result<u64, ControlError>> {
         async move {
             let top = self.node_at(&path)?;

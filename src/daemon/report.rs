@@ -47,6 +47,7 @@ fn remedy(kind: ParkKind) -> &'static str {
         ParkKind::AccessLost => "ask for access, or save it with 'onedrivefs rescue'",
         ParkKind::BaseGone => "copy the file elsewhere and delete it here",
         ParkKind::Failing => "see the log; it is tried again by itself",
+        ParkKind::Unconfirmed => "'onedrivefs confirm' lets them go; what is made again stays",
         ParkKind::LocalDisk => "check the disk that holds the state directory",
     }
 }

@@ -119,6 +119,8 @@ pub fn may_be_same(seal: &Seal, theirs: &RemoteView) -> bool {
 pub enum NameTaken {
     /// Two folders become one.
     Merge,
+    /// Theirs was to be deleted, and that waits for a confirmation: ours, which is new, takes its item.
+    TakeBack,
     /// Ours gets a conflict name.
     ConflictName,
 }

@@ -110,7 +110,7 @@ impl Engine {
                 tx.set_meta(REMATCH, Some(WANTED))?;
                 let text = "many items could not be found by their ids, which change when an account is moved: \
                             nothing is deleted until the whole drive was read again";
-                tx.notice(now, "", text)
+                tx.notice(now, "/", text)
             })
         };
         if let Err(error) = self.0.blocking.start(record).await {

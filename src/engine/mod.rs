@@ -11,6 +11,7 @@
 
 mod apply;
 mod compare;
+mod confirm;
 mod conflict;
 mod copies;
 mod drain;
@@ -18,6 +19,7 @@ mod error;
 mod execute;
 mod fetch;
 mod follow;
+mod guard;
 mod identity;
 mod labels;
 mod missing;
@@ -100,6 +102,8 @@ pub struct EngineConfig {
     pub utc_offset: i32,
     /// Nothing is ever sent.
     pub read_only: bool,
+    /// Deletes from before the drive was read again that wait for no confirmation: at most so many.
+    pub confirm_above: u64,
 }
 
 impl Default for EngineConfig {
@@ -113,6 +117,7 @@ impl Default for EngineConfig {
             host: "localhost".into(),
             utc_offset: 0,
             read_only: false,
+            confirm_above: 1000,
         }
     }
 }

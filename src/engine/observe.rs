@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::apply::{Applier, Effects, Seen, Source, is_being_made, is_overtaken};
+use super::confirm::REREAD;
 use super::error::{Verdict, classify};
 use super::fetch::OFFLINE_PATIENCE;
 use super::missing::{For, is_rematch};
@@ -128,6 +129,9 @@ impl Engine {
         self.begin_enumeration()?;
         self.0.store.write(Durability::Process, |tx| {
             tx.take_round()?;
+            if tx.meta(ENUMERATED)?.is_some() {
+                tx.set_meta(REREAD, Some(&tx.sequence().to_string()))?;
+            }
             tx.set_meta(SWEEP, None)?;
             tx.set_meta(PAGE_SEQ, None)?;
             tx.set_meta(LINK, None)?;

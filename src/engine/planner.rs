@@ -13,15 +13,18 @@
 //!   it, and after a look at the service that was sent later than the last unlink.
 //!   Deletes rest while others follow below the same folder, so that a tree whose removal takes long still
 //!   goes with its top.
+//! - Many deletes from before the drive was read again wait until they are confirmed; who makes a name again under
+//!   one takes its item back.
 //! - While ids may have changed (many items are missing by theirs), nothing is deleted or made again.
 //! - An item that moved to another row waits for the answer to what was sent for it from its former row.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::conflict::{self, Outcome, Sides};
+use super::conflict::{self, NameTaken, Outcome, Sides};
+use super::guard::Guard;
 use super::op::{Op, Send};
 use crate::model::{ItemId, NodeId, Timestamp, names};
-use crate::store::{LocalView, Node, NodeKind, RemoteView, canonical};
+use crate::store::{LocalView, Node, NodeKind, ParkKind, RemoteView, canonical};
 
 /// Prefix of the temporary names through which circles of names are resolved; hidden from listings.
 pub const SWAP_PREFIX: &str = ".onedrivefs-swap-";
@@ -99,6 +102,8 @@ pub struct World {
     pub hurry: bool,
     /// Ids may have changed: nothing is deleted or made again before the whole drive was read.
     pub held: bool,
+    /// Which deletes wait for a confirmation.
+    pub guard: Guard,
     /// Sequence number at which the newest finished look at the whole drive was sent; none while there is
     /// no such look (not enumerated yet, or delta is not offered): then folders are looked at one by one.
     pub looked: Option<u64>,
@@ -113,6 +118,8 @@ pub struct Plan {
     pub wake_at: Option<Timestamp>,
     /// A delete waits for a new look at the drive.
     pub wants_look: bool,
+    /// Deletes that wait for a confirmation, and do not say so yet.
+    pub unconfirmed: Vec<NodeId>,
 }
 
 /// Computes the plan.
@@ -160,6 +167,21 @@ fn newest_deletes(world: &World) -> BTreeMap<NodeId, Timestamp> {
     newest
 }
 
+/// Deletes that were made in an older picture of the drive, and not confirmed.
+fn outdated_deletes(world: &World) -> u64 {
+    world.dirty.values().filter(|item| is_outdated_delete(world, item)).count() as u64
+}
+
+fn is_outdated_delete(world: &World, item: &Item) -> bool {
+    let local = local(item);
+    local.deleted && item.node.remote.is_some() && !world.guard.is_current(local.changed_seq)
+}
+
+/// The delete says that it waits for a confirmation.
+fn is_unconfirmed(local: &LocalView) -> bool {
+    local.deleted && local.parked.as_ref().is_some_and(|parked| parked.kind == ParkKind::Unconfirmed)
+}
+
 fn local(item: &Item) -> &LocalView {
     item.node.local.as_ref().expect("only nodes with a local view are dirty")
 }
@@ -169,6 +191,8 @@ struct Planner<'a> {
     plan: Plan,
     unsent_below: BTreeSet<NodeId>,
     newest_deletes: BTreeMap<NodeId, Timestamp>,
+    /// Deletes that are not current wait for a confirmation.
+    guarded: bool,
     /// Dirty nodes by the folder they are in on the service, and by their folded name there.
     remotely: BTreeMap<NodeId, BTreeMap<String, Vec<NodeId>>>,
     /// Items that something without an answer changes, and for which node it was sent.
@@ -195,6 +219,7 @@ impl<'a> Planner<'a> {
             claimed: claims.collect(),
             awaiting: world.sent.values().filter_map(Send::target_folder).collect(),
             newest_deletes: newest_deletes(world),
+            guarded: world.guard.must_wait(outdated_deletes(world)),
         }
     }
 
@@ -222,6 +247,9 @@ impl<'a> Planner<'a> {
         }
         if let Some(settled) = self.settle(id, item) {
             return settled;
+        }
+        if is_unconfirmed(local) {
+            return self.delete(id, item);
         }
         if local.parked.is_some() && local.retry_at == Timestamp(i64::MAX) {
             return None;
@@ -300,6 +328,12 @@ impl<'a> Planner<'a> {
 
     fn delete(&mut self, id: NodeId, item: &Item) -> Option<Op> {
         let remote = item.node.remote.as_ref()?;
+        if self.must_be_confirmed(item) {
+            if !is_unconfirmed(local(item)) {
+                self.plan.unconfirmed.push(id);
+            }
+            return None;
+        }
         if self.world.held
             || item.open
             || self.is_covered(remote)
@@ -334,6 +368,11 @@ impl<'a> Planner<'a> {
         self.world.hurry || self.is_due(Timestamp(rested.min(latest)))
     }
 
+    /// Whether the delete waits for a confirmation.
+    fn must_be_confirmed(&self, item: &Item) -> bool {
+        self.guarded && is_outdated_delete(self.world, item)
+    }
+
     /// Whether the delete of a folder above takes this node with it.
     fn is_covered(&self, remote: &RemoteView) -> bool {
         if self.world.looked.is_none() {
@@ -353,6 +392,9 @@ impl<'a> Planner<'a> {
             for (child, item) in self.remote_children(folder) {
                 let local = local(item);
                 if self.world.looked.is_none() || !local.deleted || item.open || item.attempt.is_some() {
+                    return false;
+                }
+                if self.must_be_confirmed(item) {
                     return false;
                 }
                 if item.node.remote.as_ref().is_some_and(|view| self.awaiting.contains(&view.item)) {
@@ -483,8 +525,20 @@ impl<'a> Planner<'a> {
         match self.holder(id, item) {
             Holder::Nobody => Some(op()),
             Holder::Leaving => None,
+            Holder::Unconfirmed(to, kind) => self.take_back(item, to, kind),
             Holder::Staying(to, kind) => Some(Op::Yield { to, how: conflict::name_taken(&item.node, kind) }),
         }
+    }
+
+    /// A name is made again whose delete waits: the new one takes the item.
+    fn take_back(&self, item: &Item, from: NodeId, kind: NodeKind) -> Option<Op> {
+        let is_new = item.node.remote.is_none() && item.node.base.is_none();
+        let how = match (item.node.kind, kind) {
+            (NodeKind::Folder, NodeKind::Folder) => NameTaken::Merge,
+            (NodeKind::File, NodeKind::File) => NameTaken::TakeBack,
+            _ => return None,
+        };
+        is_new.then_some(Op::Yield { to: from, how })
     }
 
     fn holder(&self, id: NodeId, item: &Item) -> Holder {
@@ -493,6 +547,9 @@ impl<'a> Planner<'a> {
         for (other, holder) in self.holders(local.parent, &wanted) {
             let Some(view) = holder.node.remote.as_ref().filter(|_| other != id) else { continue };
             let theirs = self::local(holder);
+            if self.must_be_confirmed(holder) {
+                return Holder::Unconfirmed(other, holder.node.kind);
+            }
             let leaves =
                 theirs.deleted || view.parent != Some(theirs.parent) || theirs.name != canonical(&view.name);
             return if leaves { Holder::Leaving } else { Holder::Staying(other, holder.node.kind) };
@@ -557,6 +614,7 @@ impl<'a> Planner<'a> {
 enum Holder {
     Nobody,
     Leaving,
+    Unconfirmed(NodeId, NodeKind),
     Staying(NodeId, NodeKind),
 }
 

@@ -318,3 +318,55 @@ fn an_item_that_changed_rows_waits_for_what_its_former_row_has_sent() {
     world.sent.insert(id, send);
     assert_eq!(ops(&world).len(), 1);
 }
+
+/// Many deletes that were made before the drive was read again.
+fn guarded() -> World {
+    let mut world = world();
+    world.guard = Guard { reread: 40, confirmed: 0, above: 1, items: 1000 };
+    for id in 10..13 {
+        let name = format!("f{id}");
+        let local = LocalView { changed_seq: 30, ..deleted(local_at(DIR, &name)) };
+        add(&mut world, id, NodeKind::File, Some(remote_at(&name, DIR, &name, 1)), local);
+    }
+    world
+}
+
+#[test]
+fn many_deletes_from_before_the_drive_was_read_again_wait() {
+    let mut world = guarded();
+    let first = plan(&world);
+    assert_eq!((first.ops.len(), first.unconfirmed.len()), (0, 3));
+    world.guard.confirmed = 30;
+    assert_eq!(ops(&world).len(), 3);
+}
+
+#[test]
+fn a_folder_does_not_take_unconfirmed_deletes_with_it() {
+    let mut world = guarded();
+    let local = LocalView { changed_seq: 45, ..deleted(local_at(ROOT, "dir")) };
+    let mut remote = remote_at("DIR", ROOT, "dir", 1);
+    remote.version = Default::default();
+    add(&mut world, 2, NodeKind::Folder, Some(remote), local);
+    world.folders.entry(DIR).and_modify(|folder| folder.visible_parent = None);
+    assert_eq!(ops(&world), []);
+}
+
+#[test]
+fn who_makes_a_name_again_under_an_unconfirmed_delete_takes_its_item() {
+    let mut world = guarded();
+    let local = sealed(LocalView { changed_seq: 50, ..local_at(DIR, "f10") }, 7);
+    add(&mut world, 20, NodeKind::File, None, local);
+    assert_eq!(ops(&world), [(20, Op::Yield { to: NodeId(10), how: NameTaken::TakeBack })]);
+}
+
+#[test]
+fn nothing_is_deleted_or_made_again_while_ids_may_have_changed() {
+    let mut world = world();
+    let remote = remote_at("A", DIR, "a", 1);
+    add(&mut world, 10, NodeKind::File, Some(remote.clone()), deleted(local_at(DIR, "a")));
+    let id = add(&mut world, 11, NodeKind::File, Some(remote), sealed(local_at(DIR, "b"), 3));
+    world.dirty.get_mut(&id).unwrap().node.remote = None;
+    assert_eq!(ops(&world).len(), 2);
+    world.held = true;
+    assert_eq!(ops(&world), []);
+}

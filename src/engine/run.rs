@@ -128,6 +128,7 @@ impl Inner {
         if plan.wants_look {
             self.look.notify_one();
         }
+        self.await_confirmation(&plan.unconfirmed)?;
         let ops = plan.ops.into_iter().filter_map(|(id, op)| Some((world.dirty.remove(&id)?.node, op)));
         Ok(Planned { ops: ops.collect(), wake_at: plan.wake_at })
     }

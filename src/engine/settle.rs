@@ -152,6 +152,7 @@ pub(super) fn yield_name(
     let Some(local) = &node.local else { return Ok(()) };
     match how {
         NameTaken::Merge => merge(tx, node, to),
+        NameTaken::TakeBack => take_back(tx, node, to),
         NameTaken::ConflictName => {
             let path = tx.path(node.id)?;
             // A conflict copy whose own name is taken is still the copy of what it was.
@@ -180,6 +181,20 @@ fn merge(tx: &mut Tx<'_>, node: &Node, other: NodeId) -> Result<(), StoreError> 
     tx.set_remote(node.id, Some(&view))?;
     tx.set_local(node.id, None)?;
     tx.set_listed(node.id, listed)
+}
+
+/// A file was made again under the name of one whose delete waits: it is a new content of that.
+fn take_back(tx: &mut Tx<'_>, node: &Node, from: NodeId) -> Result<(), StoreError> {
+    let former = tx.node(from)?;
+    let is_waiting = former.local.as_ref().is_some_and(|local| local.deleted) && tx.attempt(from)?.is_none();
+    let Some(view) = former.remote.as_ref().filter(|_| is_waiting) else { return Ok(()) };
+    // What is left of the row is a file that was never sent and is unlinked.
+    tx.set_remote(from, None)?;
+    tx.set_base(from, None)?;
+    tx.set_remote(node.id, Some(view))?;
+    tx.set_base(node.id, former.base.as_ref().or(Some(view)))?;
+    tx.set_own(node.id, node.own_seq.max(former.own_seq), node.own_time.max(former.own_time))?;
+    tx.set_web_url(node.id, former.web_url.as_deref())
 }
 
 /// The identity that an operation made or changed belongs to nobody any more: it is to be deleted.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::confirm::is_unconfirmed;
 use super::{Inner, Waiting};
 use crate::model::{NodeId, Timestamp, names};
 use crate::store::{Node, StoreError, canonical};
@@ -25,7 +26,19 @@ impl Inner {
     pub(super) fn first_waiting(&self, mut dirty: Vec<Node>) -> Result<Vec<Waiting>, StoreError> {
         dirty.sort_by_key(|node| node.local.as_ref().is_none_or(|local| local.parked.is_none()));
         let mut causes = self.causes(&dirty)?;
-        dirty.iter().take(NAMED).map(|node| self.waiting(node, &mut causes)).collect()
+        let waits = |node: &Node| node.local.as_ref().is_some_and(is_unconfirmed);
+        let unconfirmed = dirty.iter().filter(|node| waits(node)).count();
+        // They are one thing to decide on, however many.
+        let mut first = true;
+        dirty.retain(|node| !waits(node) || std::mem::take(&mut first));
+        let tell = |node: &Node| {
+            let mut waiting = self.waiting(node, &mut causes)?;
+            if waits(node) {
+                waiting.detail = format!("{unconfirmed} deletes: {}", waiting.detail);
+            }
+            Ok(waiting)
+        };
+        dirty.iter().take(NAMED).map(tell).collect()
     }
 
     /// How many of these unsent changes are parked, or wait for one that is.

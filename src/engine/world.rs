@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Inner;
+use super::confirm::{CONFIRMED, REREAD};
+use super::guard::Guard;
 use super::op::Send;
 use super::planner::{AttemptState, Folder, Item, Occupant, World};
 use crate::model::{NodeId, Timestamp, names};
@@ -21,6 +23,7 @@ impl Inner {
             ..World::default()
         };
         self.store.inspect(|tx| {
+            world.guard = self.guard(tx)?;
             let (mut attempts, lost) = (attempts(tx)?, tx.lost()?);
             for node in tx.dirty()? {
                 let sent = attempts.remove(&node.id);
@@ -50,6 +53,17 @@ fn attempts(tx: &Tx<'_>) -> Result<BTreeMap<NodeId, Send>, StoreError> {
         Some((attempt.node, send))
     };
     Ok(tx.attempts()?.into_iter().filter_map(readable).collect())
+}
+
+impl Inner {
+    fn guard(&self, tx: &Tx<'_>) -> Result<Guard, StoreError> {
+        let number = |key| Ok::<_, StoreError>(tx.meta(key)?.and_then(|text| text.parse().ok()).unwrap_or(0));
+        let (reread, confirmed) = (number(REREAD)?, number(CONFIRMED)?);
+        // Counting takes a while on a large drive.
+        let items =
+            if reread > 0 && tx.has_deletes_before(reread, confirmed)? { tx.count_items()? } else { 0 };
+        Ok(Guard { reread, confirmed, above: self.config.confirm_above, items })
+    }
 }
 
 fn load_folders(tx: &Tx<'_>, world: &mut World) -> Result<(), StoreError> {

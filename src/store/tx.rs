@@ -177,6 +177,19 @@ impl<'a> Tx<'a> {
             .collect::<rusqlite::Result<_>>()?)
     }
 
+    /// Items of the service that are known.
+    pub fn count_items(&self) -> Result<u64, StoreError> {
+        let sql = "SELECT count(*) FROM nodes WHERE item IS NOT NULL";
+        Ok(self.db.prepare_cached(sql)?.query_row([], |row| row.get::<_, i64>(0))? as u64)
+    }
+
+    /// Whether something was unlinked here up to the sequence number `last`, but after `first`.
+    pub fn has_deletes_before(&self, last: u64, first: u64) -> Result<bool, StoreError> {
+        let sql =
+            "SELECT EXISTS(SELECT 1 FROM local WHERE deleted = 1 AND changed_seq <= ?1 AND changed_seq > ?2)";
+        Ok(self.db.prepare_cached(sql)?.query_row([last as i64, first as i64], |row| row.get(0))?)
+    }
+
     /// Whether `ancestor` is `id` or lies above it in the visible tree.
     pub fn is_below(&self, id: NodeId, ancestor: NodeId) -> Result<bool, StoreError> {
         let mut at = id;

@@ -137,6 +137,8 @@ pub enum ParkKind {
     Failing,
     /// The local content cannot be read.
     LocalDisk,
+    /// Many deletes, from before the drive was read again: somebody must confirm them.
+    Unconfirmed,
 }
 
 /// What the user sees where that differs from the remote view.

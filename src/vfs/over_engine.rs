@@ -109,7 +109,7 @@ fn of_parked(kind: ParkKind, detail: String) -> VfsError {
         ParkKind::Quota => VfsError::QuotaExceeded,
         ParkKind::Permission | ParkKind::Malware | ParkKind::AccessLost => VfsError::AccessDenied,
         ParkKind::Name => VfsError::Invalid,
-        ParkKind::Locked => VfsError::Busy,
+        ParkKind::Locked | ParkKind::Unconfirmed => VfsError::Busy,
         ParkKind::TooLarge => VfsError::TooLarge,
         ParkKind::BaseGone | ParkKind::Failing | ParkKind::LocalDisk => VfsError::Service(detail),
     }

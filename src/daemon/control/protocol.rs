@@ -67,6 +67,8 @@ pub enum Request {
         /// How.
         keep: Keep,
     },
+    /// Let the deletes go that wait for a confirmation.
+    Confirm,
 }
 
 /// One line of an answer.
@@ -92,6 +94,8 @@ pub enum Answer {
     Retried(u64),
     /// To `conflicts`.
     Conflicts(Vec<ConflictLine>),
+    /// To `confirm`: how many deletes go on.
+    Confirmed(u64),
 }
 
 /// Why a request was not served.

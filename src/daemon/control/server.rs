@@ -71,6 +71,9 @@ pub trait ControlHandler: Send + Sync + 'static {
 
     /// Settles the conflict of the copy at `path`, or of the file beside the only copy.
     fn settle(&self, path: PathBuf, keep: Keep) -> BoxFuture<'_, Result<(), ControlError>>;
+
+    /// Lets the deletes go that wait for a confirmation; returns how many.
+    fn confirm(&self) -> BoxFuture<'_, Result<u64, ControlError>>;
 }
 
 /// A bound control socket; the file goes away with it.
@@ -259,6 +262,7 @@ async fn run(
         Request::Retry { path } => handler.retry(path.0).await.map(Answer::Retried),
         Request::Conflicts { path } => handler.conflicts(path.0).await.map(Answer::Conflicts),
         Request::Settle { path, keep } => handler.settle(path.0, keep).await.map(|()| Answer::Done),
+        Request::Confirm => handler.confirm().await.map(Answer::Confirmed),
     }
 }
 

@@ -97,6 +97,10 @@ impl ControlHandler for Handler {
         Box::pin(async { panic!("a handler that fails") })
     }
 
+    fn confirm(&self) -> BoxFuture<'_, Result<u64, ControlError>> {
+        Box::pin(async { Ok(1001) })
+    }
+
     fn retry(&self, _: PathBuf) -> BoxFuture<'_, Result<u64, ControlError>> {
         Box::pin(async { Ok(5) })
     }
@@ -158,6 +162,7 @@ async fn status_crosses_a_socket_that_only_its_user_can_open() {
     let (answer, _) = running.ask(Request::Status).await;
     assert_eq!(answer, Ok(Answer::Status(Box::new(status()))));
     assert_eq!(running.ask(Request::Retry { path: WirePath::default() }).await.0, Ok(Answer::Retried(5)));
+    assert_eq!(running.ask(Request::Confirm).await.0, Ok(Answer::Confirmed(1001)));
     let mode = std::fs::metadata(running.socket()).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
 }
