@@ -78,14 +78,14 @@ pub fn classify(error: &GraphError) -> Verdict {
         GraphError::Throttled { .. }
         | GraphError::Deadline { sent: false }
         | GraphError::SessionGone { .. }
-        | GraphError::SessionConflict { .. }
         | GraphError::FragmentRange { .. }
         | GraphError::UrlExpired { .. }
         | GraphError::RangeNotSatisfiable { .. }
         | GraphError::Resync { .. }
         | GraphError::Protocol { executed: false, .. } => Verdict::Later,
         GraphError::AccessDenied { .. } => park(ParkKind::Permission, true),
-        GraphError::Locked { .. } => park(ParkKind::Locked, true),
+        // Somebody, perhaps an earlier run of ours, is uploading under the name: that ends by itself.
+        GraphError::Locked { .. } | GraphError::SessionConflict { .. } => park(ParkKind::Locked, true),
         GraphError::QuotaExceeded { .. } => park(ParkKind::Quota, true),
         GraphError::NameRefused { .. } | GraphError::TooLong { .. } => park(ParkKind::Name, true),
         GraphError::TooLarge { .. } => park(ParkKind::TooLarge, false),

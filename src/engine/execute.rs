@@ -238,6 +238,11 @@ impl Engine {
         };
         match found {
             Ok((item, true)) => {
+                if let Some(look) = self.last_look(&send)?
+                    && let Err(error) = self.keep_what_came_between(node, &send, &look, &item).await
+                {
+                    return self.failed(node, &send, &error).await;
+                }
                 tracing::info!(node = %node.id, op = send.label(), "an operation whose answer was lost had happened");
                 self.finish(node, send, Ok(Some(item))).await
             }

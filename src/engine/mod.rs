@@ -10,6 +10,7 @@
 //! It knows nothing of the kernel: what becomes visible is told to a [`ChangeSink`].
 
 mod apply;
+mod between;
 mod compare;
 mod confirm;
 mod conflict;
@@ -19,6 +20,7 @@ mod error;
 mod execute;
 mod fetch;
 mod follow;
+mod fragments;
 mod guard;
 mod identity;
 mod labels;
@@ -35,6 +37,7 @@ mod rekey;
 mod room;
 mod run;
 mod seal;
+mod session;
 mod settle;
 mod status;
 mod upload;
@@ -186,6 +189,12 @@ struct Inner {
     /// Nodes whose operation is running. Planner and tasks only; held for moments.
     in_flight: Mutex<BTreeSet<NodeId>>,
     uploads: Mutex<BTreeMap<NodeId, (u64, u64)>>,
+    /// Mebibytes of fragments that may be in memory at once.
+    fragment_memory: Arc<Semaphore>,
+    /// The service does not end sessions on request: they end with their last fragment.
+    ends_sessions_itself: AtomicBool,
+    /// Superseded sessions are being cancelled.
+    cancelling: AtomicBool,
     /// Tags that the service refused, and how often in a row; of nodes with unsent changes.
     refusals: Mutex<BTreeMap<NodeId, (ETag, u32)>>,
     link: Mutex<Link>,
@@ -240,6 +249,9 @@ impl Engine {
             looked: AtomicU64::new(0),
             looks: AtomicU64::new(0),
             enumerated: AtomicBool::new(false),
+            fragment_memory: Arc::new(Semaphore::new(session::FRAGMENT_MEMORY)),
+            ends_sessions_itself: AtomicBool::new(false),
+            cancelling: AtomicBool::new(false),
             listings: DashMap::new(),
             absences: Mutex::default(),
             rematching: AtomicBool::new(false),

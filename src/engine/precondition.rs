@@ -28,7 +28,11 @@ impl Engine {
         if node.remote.as_ref().is_none_or(|known| self.0.has_moved(known, &now)) {
             return Err(GraphError::PreconditionFailed { ids: Default::default() });
         }
-        let fresh = now.etag.filter(|fresh| !self.0.is_refused(node.id, fresh));
+        let refused = now.etag.as_ref().is_some_and(|fresh| self.0.is_refused(node.id, fresh));
+        if refused {
+            tracing::warn!(node = %node.id, "the service refuses the item's own tag: the look at it must do");
+        }
+        let fresh = now.etag.filter(|_| !refused);
         Ok(fresh.map(|fresh| fresh.as_str().to_owned()))
     }
 }

@@ -45,6 +45,7 @@ impl Engine {
                 rest = (began.elapsed() * PLAN_REST).clamp(MIN_REST, MAX_REST);
                 self.0.progress.notify_waiters();
             }
+            self.cancel_superseded();
             left = self.start_ready(left).await;
             let idle = wake_at.map_or(IDLE, |at| self.0.until(at));
             tokio::select! {

@@ -16,7 +16,7 @@ pub(super) struct Naming {
 
 impl Naming {
     /// A name beside `name` that nobody in `folder` has.
-    fn free_name(&self, tx: &Tx<'_>, folder: NodeId, name: &str) -> Result<String, StoreError> {
+    pub fn free_name(&self, tx: &Tx<'_>, folder: NodeId, name: &str) -> Result<String, StoreError> {
         let when = names::civil(self.now, self.utc_offset);
         let mut attempt = 0;
         loop {
@@ -31,9 +31,6 @@ impl Naming {
 
 /// Drops a row that was never sent and is unlinked.
 pub(super) fn forget(tx: &mut Tx<'_>, node: &Node) -> Result<(), StoreError> {
-    if let Some(content) = node.local.as_ref().and_then(|local| local.content) {
-        tx.remove_session(content)?;
-    }
     tx.remove(node.id)
 }
 
@@ -113,16 +110,12 @@ fn conflict_copy(tx: &mut Tx<'_>, node: &Node, local: &LocalView, naming: &Namin
     tx.copy_attrs(node.id, copy)?;
     let cause = if was_lost { ConflictCause::PowerCut } else { ConflictCause::BothChanged };
     mark(tx, copy, node.remote.as_ref(), &local.name, cause, naming)?;
-    if let Some(content) = local.content {
-        // A session for the item itself must not carry the copy.
-        tx.remove_session(content)?;
-    }
     let why = if was_lost { "not synced when the power went" } else { "changed here and elsewhere" };
     tx.notice(naming.now, &path, &format!("{why}: this version is kept as \"{name}\""))
 }
 
 /// Records that `copy` is a conflict copy, of what the service has under the name it wanted.
-fn mark(
+pub(super) fn mark(
     tx: &mut Tx<'_>,
     copy: NodeId,
     beside: Option<&RemoteView>,

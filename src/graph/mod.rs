@@ -60,8 +60,8 @@ pub use push::{Push, PushEvent};
 pub use token_endpoint::TransportTokenEndpoint;
 pub use transport::{HttpTransport, Transport};
 pub use upload::{
-    Commit, FragmentOutcome, SessionSpec, SessionStatus, SessionUrl, UploadSession, UploadTarget,
-    fragment_len,
+    Commit, FRAGMENT_UNIT, FragmentOutcome, MAX_FRAGMENT, SessionSpec, SessionStatus, SessionUrl,
+    UploadSession, UploadTarget, fragment_len,
 };
 pub use wire::{ConflictBehavior, CopyStatus, Version};
 

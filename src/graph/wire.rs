@@ -409,6 +409,7 @@ impl WireItem {
             size,
             mtime: time(changed.as_deref()).or_else(|| time(self.last_modified_date_time.as_deref())),
             btime: time(born.as_deref()).or_else(|| time(self.created_date_time.as_deref())),
+            changed: time(self.last_modified_date_time.as_deref()),
             etag: self.e_tag.or(self.odata_etag).map(ETag::new),
             // A folder's cTag is absent, frozen or moves with its children (graph-api 15.8).
             ctag: self.c_tag.filter(|_| kind != Some(ItemKind::Folder)).map(CTag::new),

@@ -85,6 +85,9 @@ pub struct RemoteItem {
     pub mtime: Option<Timestamp>,
     /// Client creation time.
     pub btime: Option<Timestamp>,
+    /// When it was last changed, by the service's clock.
+    #[serde(default)]
+    pub changed: Option<Timestamp>,
     /// Content and metadata tag.
     pub etag: Option<ETag>,
     /// Content tag.
@@ -155,6 +158,7 @@ impl RemoteItem {
             size: None,
             mtime: None,
             btime: None,
+            changed: None,
             etag: None,
             ctag: None,
             hashes: Hashes::default(),

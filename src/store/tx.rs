@@ -801,6 +801,11 @@ impl<'a> Tx<'a> {
         Ok(())
     }
 
+    /// The upload session of this staged content.
+    pub fn session(&self, content: u64) -> Result<Option<SessionRow>, StoreError> {
+        Ok(session(&self.db, content)?)
+    }
+
     /// Every upload session.
     pub fn sessions(&self) -> Result<Vec<SessionRow>, StoreError> {
         Ok(self

@@ -57,7 +57,6 @@ impl Namespace<'_, '_, '_> {
 
     fn drop_content(&mut self, content: Option<u64>) -> Result<(), VfsError> {
         if let Some(content) = content {
-            self.tx.remove_session(content)?;
             self.effect.dropped.push(content);
         }
         Ok(())
