@@ -26,8 +26,8 @@ use crate::model::units::approximate_size;
   onedrivefs rescue ~/rescued me --json | jq .failed
   onedrivefs rescue ~/rescued --state-dir /mnt/old-disk/home/ada/.local/state/onedrivefs
 
-Exit codes: 0 if all was saved whole and under its name, also where nothing is unsent; 1 if something could
-not be; 2 if there is no state, or DIR cannot be used.")]
+Exit codes: 0 if all was saved whole and under its name, also where nothing is unsent;
+1 if something could not be; 2 if there is no state, or DIR cannot be used.")]
 pub struct Args {
     /// Where to: made if it is not there, outside of every mount
     dir: PathBuf,
@@ -160,10 +160,12 @@ fn text(report: &RescueReport) -> String {
     }
     let size = approximate_size(new.iter().map(|saved| saved.size).sum());
     let dir = report.dir.as_path();
-    text += &format!("{} ({size}) saved in {}\n", files(new.len() as u64), dir.display());
+    let made = new.iter().filter(|saved| saved.blake3.is_none()).count();
+    let besides = if made > 0 { format!(" and {made} folders or links") } else { String::new() };
+    text += &format!("{}{besides} ({size}) saved in {}\n", files((new.len() - made) as u64), dir.display());
     if there > 0 {
         let verb = if there == 1 { "was" } else { "were" };
-        text += &format!("{} {verb} there already\n", files(there as u64));
+        text += &format!("{there} {verb} there already\n");
     }
     for saved in &report.saved {
         let to = saved.to.as_path().strip_prefix(dir).unwrap_or(saved.to.as_path());
@@ -226,7 +228,7 @@ mod tests {
             path: WirePath(path.into()),
             to: WirePath(Path::new("/r").join(to)),
             size: 1024,
-            blake3: None,
+            blake3: Some("00".into()),
             was_there: false,
             doubt: doubt.map(Into::into),
         }
@@ -251,7 +253,7 @@ mod tests {
         };
         let expected = "/s: the store: it cannot be read: x\n\
                         3 files (3.0 KiB) saved in /r\n\
-                        1 file was there already\n  \
+                        1 was there already\n  \
                         b: its name was taken: it is b (2)\n  \
                         recovered-7: its name is not known\n\
                         not saved: e: input/output error\n";

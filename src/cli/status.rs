@@ -202,7 +202,7 @@ mod tests {
                         space      3.0 GiB used of 5.0 TiB\n  \
                         items      12\n  \
                         cache      0 B of 20 GiB\n  \
-                        checked    2026-03-01T08:15:30Z\n  \
+                        checked    2026-03-01T08:15:30Z, told of changes as they happen\n  \
                         unsent     1 change\n    \
                         b.bin: sending, 1.0 MiB of 4.0 MiB\n    \
                         a.txt: the drive is full; make room\n  \

@@ -89,8 +89,8 @@ struct File {
 impl Choices {
     /// What `[defaults]` of a configuration file says; a missing file says nothing.
     pub fn from_file(path: &Path) -> Result<Self, ConfigError> {
-        let error = |what: &str, why: String, remedy: &str| ConfigError {
-            source_name: path.display().to_string(),
+        let error = |line: Option<usize>, what: &str, why: String, remedy: &str| ConfigError {
+            source_name: line.map_or(path.display().to_string(), |line| format!("{}:{line}", path.display())),
             what: what.to_owned(),
             why,
             remedy: remedy.to_owned(),
@@ -98,28 +98,30 @@ impl Choices {
         let text = match std::fs::read_to_string(path) {
             Ok(text) => text,
             Err(missing) if missing.kind() == std::io::ErrorKind::NotFound => return Ok(Self::default()),
-            Err(other) => return Err(error("configuration", other.to_string(), "make it readable")),
+            Err(other) => return Err(error(None, "configuration", other.to_string(), "make it readable")),
         };
         let file: File = toml::from_str(&text).map_err(|wrong| {
             let line = wrong.span().map_or(1, |span| text[..span.start].matches('\n').count() + 1);
             error(
-                &format!("line {line}"),
+                Some(line),
+                "configuration",
                 wrong.message().replace('\n', " "),
                 "see 'onedrivefs mount --help'",
             )
         })?;
         let mut choices = Self::default();
         for (name, value) in &file.defaults {
+            let line = line_of(&text, name);
             let value = match value {
                 toml::Value::String(text) => text.clone(),
                 toml::Value::Integer(number) => number.to_string(),
                 toml::Value::Boolean(flag) => flag.to_string(),
                 other => {
-                    let why = format!("a {} is no value for it", other.type_str());
-                    return Err(error(name, why, "write a string, a whole number or true/false"));
+                    let why = format!("it is no single value (type: {})", other.type_str());
+                    return Err(error(line, name, why, "write a string, a whole number or true/false"));
                 }
             };
-            choices.set(name, &value).map_err(|(why, remedy)| error(name, why, &remedy))?;
+            choices.set(name, &value).map_err(|(why, remedy)| error(line, name, why, &remedy))?;
         }
         Ok(choices)
     }
@@ -209,6 +211,15 @@ impl Choices {
             log: self.log.or(lower.log),
         }
     }
+}
+
+/// The line on which a key of `[defaults]` is set.
+fn line_of(text: &str, key: &str) -> Option<usize> {
+    let sets = |line: &str| {
+        let name = line.split('=').next().unwrap_or_default().trim();
+        name.trim_matches(['"', '\'']) == key || name == format!("defaults.{key}")
+    };
+    text.lines().position(sets).map(|at| at + 1)
 }
 
 /// Why, and what to do.
@@ -381,7 +392,22 @@ mod tests {
     #[test]
     fn a_mistake_in_the_file_is_shown_with_its_line() {
         let error = from_text("[defaults]\nsettle = \"2s\"\nuid = = 3\n").unwrap_err();
-        assert_eq!(error.what, "line 3");
+        assert!(error.source_name.ends_with("config.toml:3"), "{error}");
+        for (text, line, words) in [
+            (
+                "[defaults]\n\nsetle = \"2s\"\n",
+                3,
+                ["setle", "there is no setting 'setle'", "did you mean 'settle'?"],
+            ),
+            ("[defaults]\nsync = \"maybe\"\n", 2, ["sync", "neither true nor false", "write true or false"]),
+            ("[defaults]\nuid = 1\n\"file-mode\" = \"9\"\n", 3, ["file-mode", "no permission", "octal"]),
+            ("[defaults]\nuid = [1]\n", 2, ["uid", "it is no single value", "whole number"]),
+            ("[default]\nuid = 1\n", 1, ["configuration", "unknown field `default`", "`defaults`"]),
+        ] {
+            let error = from_text(text).unwrap_err();
+            assert!(error.source_name.ends_with(&format!("config.toml:{line}")), "{error}");
+            assert!(words.iter().all(|word| error.to_string().contains(word)), "{error}");
+        }
     }
 
     #[test]

@@ -8,7 +8,7 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
 use super::control::{
-    CacheUse, ConflictLine, ControlError, ControlHandler, DriveStatus, Keep, MountState, Outcome, Progress,
+    CacheUse, ConflictLine, ControlError, ControlHandler, DriveStatus, Keep, MountState, Outcome,
     ProgressSink, RequestCounts, Status, Upload, WirePath,
 };
 use super::report::{parked, waits};
@@ -21,6 +21,8 @@ use crate::model::names;
 
 /// Notices shown by `status`.
 const NOTICES: usize = 20;
+/// How often a long request says how far it is.
+const WORD: Duration = Duration::from_millis(300);
 /// Longest wait for a look at the service that somebody asked for.
 const REFRESH_LIMIT: Duration = Duration::from_secs(60);
 
@@ -90,10 +92,24 @@ impl Handler {
         let top = self.node_at(path)?;
         let before = self.engine.graph().counters().bytes_out;
         let told = self.engine.sync(top, limit, |left| {
-            let sent = self.engine.graph().counters().bytes_out.saturating_sub(before);
-            progress.send_replace(Progress { pending: left.pending, sent, total: sent, current: None });
+            progress.send_modify(|word| word.pending = left.pending);
         });
-        match told.await {
+        let speak = async {
+            loop {
+                let sent = self.engine.graph().counters().bytes_out.saturating_sub(before);
+                let uploads = self.engine.uploads();
+                let rest: u64 = uploads.iter().map(|upload| upload.total.saturating_sub(upload.sent)).sum();
+                let current = uploads.into_iter().next().map(|upload| upload.path);
+                progress
+                    .send_modify(|word| (word.sent, word.total, word.current) = (sent, sent + rest, current));
+                tokio::time::sleep(WORD).await;
+            }
+        };
+        let told = tokio::select! {
+            told = told => told,
+            () = speak => Err(EngineError::Deadline),
+        };
+        match told {
             Ok(_) | Err(EngineError::Deadline) => self.outcome(top).await,
             Err(error) => Err(failed(&error)),
         }
@@ -186,6 +202,10 @@ impl ControlHandler for Handler {
                 let why = why.split_once(": ").map_or(why, |(_, why)| why);
                 error(what, why, remedy, exit::BUSY)
             })?;
+            if lazy {
+                // Nobody finds it any more; programs that have it open go on, and then it ends.
+                self.engine.draining();
+            }
             self.wait_for_sync(Path::new(""), Some(limit), &progress).await
         }
         .boxed()

@@ -12,9 +12,10 @@ use tokio_util::sync::CancellationToken;
 use super::assemble::{Assembled, assemble, keep_log_short};
 use super::control::Server;
 use super::handler::{DrainLimit, Handler};
-use super::{DaemonError, ExitReport, exit};
+use super::{DaemonError, ExitReport, exit, report};
 use crate::auth::TokenSource;
 use crate::config::{Environment, MountSettings};
+use crate::engine::{Engine, EngineError};
 use crate::fuse::{
     CheckOptions, Limits, Metrics, MountError, MountOptions, MountedSession, Services, SessionEnd, Unmount,
     check_mountpoint, mount,
@@ -23,6 +24,8 @@ use crate::model::NodeId;
 
 /// How long a busy mount may take to end after a signal before it is detached.
 const DETACH_AFTER: Duration = Duration::from_secs(1);
+/// How often the log says how far the last sending is.
+const DRAIN_WORD: Duration = Duration::from_secs(5);
 /// How long control requests may take to end after the mount has.
 const CONTROL_GRACE: Duration = Duration::from_millis(500);
 
@@ -58,6 +61,7 @@ pub(super) fn serve(
     runtime.block_on(async {
         let engine = assembled.engine.clone();
         engine.start();
+        let refreshing = tokio::spawn(refresh_on_signal(signals.take_refresh()?, engine.clone()));
         keep_log_short(engine.store());
         let shutdown = CancellationToken::new();
         let limit = DrainLimit::new(settings.drain_timeout);
@@ -84,6 +88,7 @@ pub(super) fn serve(
             report = release => report,
             report = drain(&engine, limit.get(), &mut signals) => report,
         };
+        refreshing.abort();
         shutdown.cancel();
         if let Some(control) = control {
             // Clients that take longer are cut off, which they are made for.
@@ -170,20 +175,42 @@ async fn end_mount(session: &MountedSession) {
     }
 }
 
-/// Sends what is unsent, for at most `limit`; a further signal ends it. Says what remains.
-async fn drain(engine: &crate::engine::Engine, limit: Duration, signals: &mut Signals) -> ExitReport {
+/// Sends what is unsent, for at most `limit`; a further signal ends it. Says what remains, and why.
+async fn drain(engine: &Engine, limit: Duration, signals: &mut Signals) -> ExitReport {
     engine.draining();
+    let mut told: Option<tokio::time::Instant> = None;
     let waited = engine.sync(NodeId::ROOT, Some(limit), |left| {
-        if left.pending > left.parked {
-            tracing::info!(unsent = left.pending - left.parked, "sending before the end");
+        let is_time = told.is_none_or(|told| told.elapsed() >= DRAIN_WORD);
+        if left.pending > left.parked && is_time {
+            tracing::info!(
+                unsent = left.pending - left.parked,
+                ?limit,
+                "sending what is unsent before the end"
+            );
+            told = Some(tokio::time::Instant::now());
         }
     });
     tokio::select! {
-        result = waited => if let Err(error) = result { tracing::warn!(%error, "not everything could be sent") },
-        () = signals.next() => tracing::warn!("ended before everything was sent"),
+        result = waited => match result {
+            Ok(_) => {}
+            Err(EngineError::Deadline) => tracing::warn!(?limit, "not everything could be sent in time"),
+            Err(error) => tracing::warn!(%error, "not everything could be sent"),
+        },
+        () = signals.next() => tracing::warn!("told to end before everything was sent"),
     }
-    let counts = engine.store().dirty_counts().unwrap_or_default();
-    ExitReport { unsent: counts.pending, unprotected: counts.local_only }
+    let left = engine.left_below(NodeId::ROOT).await.unwrap_or_default();
+    for line in report::remaining(&left) {
+        tracing::warn!("unsent, kept for the next mount: {line}");
+    }
+    ExitReport { unsent: left.pending, unprotected: left.local_only }
+}
+
+/// Looks for changes on the service whenever somebody sends SIGUSR1.
+async fn refresh_on_signal(mut asked: Signal, engine: Engine) {
+    while asked.recv().await.is_some() {
+        tracing::info!("SIGUSR1: looking for changes on the service");
+        engine.refresh();
+    }
 }
 
 /// The signals that ask the daemon to end.
@@ -194,16 +221,15 @@ pub(super) struct Signals {
 
 impl Signals {
     pub(super) fn new() -> Result<Self, DaemonError> {
-        let failed = |error: std::io::Error| DaemonError {
-            what: "signals".into(),
-            why: error.to_string(),
-            remedy: "report this".into(),
-            exit_code: exit::FAILURE,
-        };
         Ok(Self {
-            interrupt: signal(SignalKind::interrupt()).map_err(failed)?,
-            terminate: signal(SignalKind::terminate()).map_err(failed)?,
+            interrupt: signal(SignalKind::interrupt()).map_err(|error| cannot(&error))?,
+            terminate: signal(SignalKind::terminate()).map_err(|error| cannot(&error))?,
         })
+    }
+
+    /// The signal that asks to look for changes: without a handler it would end the process.
+    fn take_refresh(&self) -> Result<Signal, DaemonError> {
+        signal(SignalKind::user_defined1()).map_err(|error| cannot(&error))
     }
 
     pub(super) fn next(&mut self) -> BoxFuture<'_, ()> {
@@ -213,5 +239,14 @@ impl Signals {
                 _ = self.terminate.recv() => {}
             }
         })
+    }
+}
+
+fn cannot(error: &std::io::Error) -> DaemonError {
+    DaemonError {
+        what: "signals".into(),
+        why: error.to_string(),
+        remedy: "report this".into(),
+        exit_code: exit::FAILURE,
     }
 }

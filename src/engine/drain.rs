@@ -202,6 +202,11 @@ impl Engine {
         Ok(())
     }
 
+    /// What is being uploaded.
+    pub fn uploads(&self) -> Vec<super::UploadProgress> {
+        self.0.upload_progress()
+    }
+
     /// A snapshot for `status`; asks the service for nothing but, at most once a minute, the drive's space.
     pub async fn status(&self) -> Result<EngineStatus, EngineError> {
         if self.0.may_send() {

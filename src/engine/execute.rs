@@ -160,7 +160,10 @@ impl Engine {
                 if kind == ParkKind::Quota {
                     self.drive_is_full();
                 }
-                let parked = Parked { kind, detail: error.to_string() };
+                // The ids of the request are in the log.
+                let text = error.to_string();
+                let detail = text.split_once(" (").map_or(text.as_str(), |(what, _)| what).to_owned();
+                let parked = Parked { kind, detail };
                 let wait = if retry { park_wait(kind, tries) } else { Duration::MAX };
                 (false, Some(parked), wait)
             }

@@ -66,6 +66,7 @@ use crate::model::{Drive, DriveType, ETag, NodeId, Quota, Timestamp};
 use crate::store::{Change, Node, Store};
 
 pub use copies::{ConflictCopy, CopyState, Keep, SettleError};
+pub use drain::LeftBelow;
 pub use error::EngineError;
 pub use fetch::{GraphFetch, SharedFetch};
 pub use observe::DEFAULT_POLL;

@@ -5,6 +5,7 @@
 mod mounted_support;
 
 mod attributes;
+mod commands;
 mod directories;
 mod files;
 mod life;
