@@ -133,6 +133,77 @@ async fn a_save_that_moves_the_old_file_aside_keeps_the_items_id() {
     }
 }
 
+// S46.
+#[tokio::test(start_paused = true)]
+async fn a_save_whose_move_aside_was_sent_already_keeps_the_items_id_too() {
+    for flavour in FLAVOURS {
+        for (backup, unlinked) in [("f.txt~", false), ("f.txt~", true), ("backups/f.txt", false)] {
+            let service = Service::new(flavour);
+            service.write_elsewhere("f.txt", "old");
+            service.write_elsewhere("backups/other", "other");
+            let machine = service.machine().await;
+            assert_eq!(machine.read("f.txt").await.unwrap(), "old");
+            let before = service.control.id_of("f.txt");
+            machine.rename("f.txt", backup).await.unwrap();
+            machine.sync().await;
+            assert_eq!(service.control.id_of(backup), before);
+            tokio::time::sleep(Duration::from_secs(300)).await;
+            machine.write("f.txt", "new").await;
+            if unlinked {
+                machine.unlink(backup).await.unwrap();
+            }
+            machine.sync().await;
+            machine.look().await;
+            assert_eq!(service.control.id_of("f.txt"), before, "{flavour:?} {backup}");
+            let versions = service.item("f.txt")["versions"].as_array().map(Vec::len);
+            assert_eq!(versions, Some(1), "one more version: {flavour:?} {backup}");
+            let mut expected = vec![folder("backups"), file("backups/other", "other"), file("f.txt", "new")];
+            if !unlinked {
+                expected.push(file(backup, "old"));
+            }
+            expected.sort();
+            assert_eq!(service.tree(), expected, "{flavour:?}");
+            assert_eq!(machine.read("f.txt").await.unwrap(), "new");
+        }
+    }
+}
+
+// S46.
+#[tokio::test(start_paused = true)]
+async fn a_file_made_where_another_was_moved_away_long_ago_is_a_new_item() {
+    let service = Service::new(Flavour::Business);
+    service.write_elsewhere("f.txt", "old");
+    let machine = service.machine().await;
+    assert_eq!(machine.read("f.txt").await.unwrap(), "old");
+    let before = service.control.id_of("f.txt");
+    machine.rename("f.txt", "g.txt").await.unwrap();
+    machine.sync().await;
+    tokio::time::sleep(Duration::from_secs(660)).await;
+    machine.write("f.txt", "another").await;
+    machine.sync().await;
+    assert_eq!(service.control.id_of("g.txt"), before);
+    assert_eq!(service.tree(), [file("f.txt", "another"), file("g.txt", "old")]);
+}
+
+// S46.
+#[tokio::test(start_paused = true)]
+async fn a_backup_that_is_not_whole_here_gives_its_item_back_when_it_is_unlinked() {
+    for flavour in FLAVOURS {
+        let service = Service::new(flavour);
+        service.write_elsewhere("f.txt", "old, never read");
+        let machine = service.machine().await;
+        machine.look().await;
+        let before = service.control.id_of("f.txt");
+        machine.rename("f.txt", "f.txt~").await.unwrap();
+        machine.sync().await;
+        machine.write("f.txt", "new").await;
+        machine.unlink("f.txt~").await.unwrap();
+        machine.sync().await;
+        assert_eq!(service.tree(), [file("f.txt", "new")], "{flavour:?}");
+        assert_eq!(service.control.id_of("f.txt"), before, "{flavour:?}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn renames_moves_swaps_and_deletes_reach_the_service() {
     for flavour in FLAVOURS {

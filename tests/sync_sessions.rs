@@ -8,6 +8,7 @@ use std::time::Duration;
 use onedrivefs::emulator::{Fault, FaultAction, Flavour};
 use onedrivefs::model::NodeId;
 use onedrivefs::store::ParkKind;
+use onedrivefs::vfs::{Filesystem, OpenFlags};
 use sync_support::{Machine, Service};
 
 const FLAVOURS: [Flavour; 3] = [Flavour::Personal, Flavour::Business, Flavour::DocumentLibrary];
@@ -323,4 +324,56 @@ async fn several_large_files_are_sent_at_once() {
     assert_eq!(service.tree().len(), 4);
     let left = machine.engine.sync(NodeId::ROOT, None, |_| {}).await.unwrap();
     assert_eq!(left.pending, 0);
+}
+
+// S93.
+#[tokio::test(start_paused = true)]
+async fn a_synchronous_close_ends_with_the_reason_while_the_change_stays_queued() {
+    for flavour in FLAVOURS {
+        let cases = [
+            (FaultAction::Stall { after: false }, libc::ETIMEDOUT),
+            (refusal(429, "activityLimitReached", None, false), libc::ETIMEDOUT),
+            (FaultAction::Reset { after: false }, libc::ENETUNREACH),
+        ];
+        for (action, errno) in cases {
+            let service = Service::new(flavour);
+            let limit = Duration::from_secs(5);
+            let machine =
+                service.machine_with(|engine, vfs| (engine.sync_timeout, vfs.sync) = (limit, true)).await;
+            machine.look().await;
+            let held = service.control.inject(Fault {
+                method: Some("PUT".into()),
+                path: None,
+                op: None,
+                skip: 0,
+                count: None,
+                action: action.clone(),
+            });
+            let flags = OpenFlags { write: true, truncate: true, ..OpenFlags::default() };
+            let open = machine.open("a", flags).await.unwrap();
+            machine.files.write(open.0, open.1, 0, "queued".into()).await.unwrap();
+            let began = tokio::time::Instant::now();
+            let refused = machine.close(open).await.unwrap_err();
+            assert_eq!(refused.errno(), errno, "{flavour:?} {action:?}: {refused}");
+            assert!(began.elapsed() < limit + Duration::from_secs(2), "{action:?}: {:?}", began.elapsed());
+            service.control.remove_fault(held);
+            service.control.release_stalls();
+            machine.sync().await;
+            assert_eq!(service.tree(), [file("a", "queued")], "{flavour:?} {action:?}");
+        }
+    }
+}
+
+// S93.
+#[tokio::test(start_paused = true)]
+async fn a_synchronous_close_waits_for_as_long_as_its_upload_moves() {
+    let service = Service::new(Flavour::Business);
+    let limit = Duration::from_secs(30);
+    let machine = service.machine_with(|engine, vfs| (engine.sync_timeout, vfs.sync) = (limit, true)).await;
+    machine.look().await;
+    fault(&service, "upload.fragment", 0, None, FaultAction::Delay { ms: 20_000 });
+    let began = tokio::time::Instant::now();
+    machine.write("big", &large("slow")).await;
+    assert!(began.elapsed() > limit, "{:?}", began.elapsed());
+    assert_eq!(service.tree(), [file("big", &large("slow"))]);
 }

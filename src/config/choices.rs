@@ -15,6 +15,7 @@ use crate::model::units;
 pub struct Choices {
     pub read_only: Option<bool>,
     pub sync: Option<bool>,
+    pub sync_timeout: Option<Duration>,
     pub allow_other: Option<bool>,
     pub uid: Option<u32>,
     pub gid: Option<u32>,
@@ -57,6 +58,7 @@ const fn key(name: &'static str, example: &'static str, about: &'static str) -> 
 pub const KEYS: &[Key] = &[
     key("read-only", "true", "nothing is changed"),
     key("sync", "true", "close, rename, mkdir and unlink wait for the service"),
+    key("sync-timeout", "60s", "how long they wait while nothing moves; the change stays queued"),
     key("allow-other", "true", "other users may enter"),
     key("uid", "1000", "owner of entries"),
     key("gid", "1000", "group of entries"),
@@ -154,6 +156,7 @@ impl Choices {
         match name.as_str() {
             "read-only" => self.read_only = Some(parse_bool(value)?),
             "sync" => self.sync = Some(parse_bool(value)?),
+            "sync-timeout" => self.sync_timeout = Some(units::parse_duration(value).map_err(by_itself)?),
             "allow-other" => self.allow_other = Some(parse_bool(value)?),
             "uid" => self.uid = Some(parse_number(value)?),
             "gid" => self.gid = Some(parse_number(value)?),
@@ -184,6 +187,7 @@ impl Choices {
         Self {
             read_only: self.read_only.or(lower.read_only),
             sync: self.sync.or(lower.sync),
+            sync_timeout: self.sync_timeout.or(lower.sync_timeout),
             allow_other: self.allow_other.or(lower.allow_other),
             uid: self.uid.or(lower.uid),
             gid: self.gid.or(lower.gid),

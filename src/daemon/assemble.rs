@@ -74,6 +74,7 @@ pub(super) async fn assemble(
         settle: settings.settle,
         poll: settings.poll_interval,
         push: settings.push,
+        sync_timeout: settings.sync_timeout,
         host: host_name(),
         utc_offset: utc_offset(),
         read_only: settings.read_only,

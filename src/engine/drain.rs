@@ -15,6 +15,9 @@ const LOOK_AGAIN: Duration = Duration::from_millis(50);
 /// A look that somebody waits for gives the service so long to come back.
 const OFFLINE_PATIENCE: Duration = Duration::from_secs(5);
 
+/// How often a caller that waits looks whether its upload moves.
+const LOOK: Duration = Duration::from_secs(1);
+
 /// While it lives, changes do not rest before they are sent.
 pub struct Hurry(Arc<Inner>);
 
@@ -59,9 +62,22 @@ impl Engine {
     }
 
     /// Waits until the node has nothing unsent, or its change is parked or cannot be sent now.
+    ///
+    /// Where nothing of it moves for the time that is set, the error is that of the last try, else `Deadline`. The
+    /// change stays queued in any case.
     pub async fn settled(&self, node: NodeId) -> Result<(), EngineError> {
         let _hurry = self.hurry();
+        let limit = self.0.config.sync_timeout;
+        let (mut moved, mut until) = (None, Instant::now() + limit);
         loop {
+            let progress = self.0.uploads().get(&node).copied();
+            if progress != moved {
+                (moved, until) = (progress, Instant::now() + limit);
+            }
+            if Instant::now() >= until {
+                let failure = lock(&self.0.failures).get(&node).cloned();
+                return Err(failure.map_or(EngineError::Deadline, EngineError::from));
+            }
             let changed = self.0.progress.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
@@ -78,6 +94,8 @@ impl Engine {
                 biased;
                 () = self.0.stop.cancelled() => return Err(EngineError::Deadline),
                 () = &mut changed => {}
+                // An upload that moves is seen within the second.
+                () = tokio::time::sleep(until.duration_since(Instant::now()).min(LOOK)) => {}
             }
         }
     }

@@ -8,7 +8,7 @@ use super::error::{Verdict, classify};
 use super::missing::For;
 use super::op::{Op, Send};
 use super::settle::{self, Naming};
-use super::{Engine, EngineError, Inner};
+use super::{Engine, EngineError, Inner, lock};
 use crate::content::StagingId;
 use crate::graph::{ConflictBehavior, Deleted, GraphError, Patch, Priority};
 use crate::model::{NodeId, RemoteItem, Timestamp};
@@ -133,6 +133,7 @@ impl Engine {
     async fn failed(&self, node: &Node, send: &Send, error: &GraphError) -> Result<(), EngineError> {
         let verdict = classify(error);
         tracing::info!(node = %node.id, op = send.label(), %error, ?verdict, "a change was not sent");
+        lock(&self.0.failures).insert(node.id, error.clone());
         let tries = node.local.as_ref().map_or(0, |local| local.tries);
         let wait = match error {
             GraphError::Throttled { retry_after: Some(wait), .. } => *wait,

@@ -61,7 +61,7 @@ use crate::clock::Clock;
 use crate::content::{
     Base, BaseKind, Blocking, Cache, ContentKey, Staging, StagingError, StagingFile, StagingId,
 };
-use crate::graph::Graph;
+use crate::graph::{Graph, GraphError};
 use crate::model::{Drive, DriveType, ETag, NodeId, Quota, Timestamp};
 use crate::store::{Change, Node, Store};
 
@@ -96,6 +96,8 @@ pub struct EngineConfig {
     pub poll: Duration,
     /// Changes are learned of through the push channel where the service has one.
     pub push: bool,
+    /// How long a caller of `settled` waits while nothing of its change moves.
+    pub sync_timeout: Duration,
     /// Requests that change names, in flight at once.
     pub parallel_changes: usize,
     /// Uploads at once.
@@ -116,6 +118,7 @@ impl Default for EngineConfig {
             settle: Duration::from_secs(2),
             poll: DEFAULT_POLL,
             push: true,
+            sync_timeout: Duration::from_secs(60),
             parallel_changes: 6,
             parallel_uploads: 4,
             host: "localhost".into(),
@@ -196,6 +199,8 @@ struct Inner {
     ends_sessions_itself: AtomicBool,
     /// Superseded sessions are being cancelled.
     cancelling: AtomicBool,
+    /// Why the last try of an unsent change failed.
+    failures: Mutex<BTreeMap<NodeId, GraphError>>,
     /// Tags that the service refused, and how often in a row; of nodes with unsent changes.
     refusals: Mutex<BTreeMap<NodeId, (ETag, u32)>>,
     link: Mutex<Link>,
@@ -258,6 +263,7 @@ impl Engine {
             rematching: AtomicBool::new(false),
             in_flight: Mutex::default(),
             uploads: Mutex::default(),
+            failures: Mutex::default(),
             refusals: Mutex::default(),
             link: Mutex::new(Link { state: State::Starting, trouble: None }),
             labels: Mutex::default(),

@@ -66,6 +66,7 @@ impl Inner {
     /// The node's change went through.
     pub(super) fn forget_refusals(&self, node: NodeId) {
         lock(&self.refusals).remove(&node);
+        lock(&self.failures).remove(&node);
     }
 
     fn is_refused(&self, node: NodeId, tag: &ETag) -> bool {

@@ -4,9 +4,15 @@ use super::Inner;
 use super::apply::{Applier, Effects, Seen, Source, content_key, is_rewritten, merged, view_of};
 use super::execute::has_sent_content;
 use super::op::Send;
+use super::planner::is_swap_name;
 use super::settle::discard_item;
 use crate::model::{ItemId, ItemKind, NodeId, RemoteItem, Timestamp};
-use crate::store::{Attempt, Durability, LocalView, Node, NodeKind, Parked, RemoteView, StoreError, Tx};
+use crate::store::{
+    Attempt, Durability, LocalView, Node, NodeKind, Parked, Place, RemoteView, StoreError, Tx, canonical,
+};
+
+/// How long a place is remembered, in nanoseconds.
+const PLACE_NANOS: i64 = 600 * 1_000_000_000;
 
 impl Inner {
     /// Durably records that `send` is about to be sent; `None` if the node is no longer as it was planned.
@@ -123,6 +129,9 @@ fn record_item(
         applier.effects.rekeyed.push((content_key(old, rewritten), content_key(&view, rewritten)));
     }
     tx.set_remote(id, Some(&view))?;
+    if let (Send::Move { .. }, Some(old)) = (send, &node.remote) {
+        remember_place(tx, &node, old, now)?;
+    }
     if send.content().is_some() && !has_sent_content(send, item) {
         // The service stored something else (graph-api 7.8): what the kernel has of ours is not it.
         tx.content_changed(id);
@@ -143,6 +152,18 @@ fn record_item(
         );
     }
     finish_local(tx, &node, local, &view, send)
+}
+
+/// A name remembers for some minutes what was moved away from it (design 3), also when the service knows.
+fn remember_place(tx: &mut Tx<'_>, node: &Node, old: &RemoteView, now: Timestamp) -> Result<(), StoreError> {
+    let (Some(parent), NodeKind::File) = (old.parent, node.kind) else { return Ok(()) };
+    if is_swap_name(&old.name) {
+        return Ok(());
+    }
+    let place = Place { parent, name: canonical(&old.name) };
+    // It was moved when the user did it, not when it was sent.
+    let moved_at = node.local.as_ref().map_or(now, |local| local.changed_at.min(now));
+    tx.put_former(node.id, &place, moved_at, Timestamp(now.0.saturating_sub(PLACE_NANOS)))
 }
 
 /// Whether the service says that it has other bytes than were sent, for a file whose type it does not rewrite.

@@ -520,7 +520,7 @@ impl<'a> Tx<'a> {
     pub fn remove(&mut self, id: NodeId) -> Result<(), StoreError> {
         let old = self.visible(id)?;
         self.drop_content(id, None)?;
-        for table in ["local", "base", "attrs", "xattrs", "conflicts"] {
+        for table in ["local", "base", "attrs", "xattrs", "former", "conflicts"] {
             self.db.prepare_cached(&format!("DELETE FROM {table} WHERE id = ?1"))?.execute([id.0])?;
         }
         self.db.prepare_cached("DELETE FROM attempts WHERE node = ?1")?.execute([id.0])?;
@@ -854,6 +854,44 @@ impl<'a> Tx<'a> {
     pub fn expire_tombstones(&mut self, seq: u64) -> Result<(), StoreError> {
         self.db.execute("DELETE FROM tombstones WHERE own_seq <= ?1", [seq as i64])?;
         Ok(())
+    }
+
+    /// Remembers where a file was moved from at `at`; what was noted before `oldest` is forgotten.
+    pub fn put_former(
+        &mut self,
+        id: NodeId,
+        place: &Place,
+        at: Timestamp,
+        oldest: Timestamp,
+    ) -> Result<(), StoreError> {
+        self.db.prepare_cached("DELETE FROM former WHERE at < ?1")?.execute([oldest.0])?;
+        self.db
+            .prepare_cached("INSERT OR REPLACE INTO former(id, parent, name, at) VALUES(?1, ?2, ?3, ?4)")?
+            .execute(params![id.0, place.parent.0, place.name, at.0])?;
+        Ok(())
+    }
+
+    /// Where the file was moved from, and when, if that is remembered.
+    pub fn former(&self, id: NodeId) -> Result<Option<(Place, Timestamp)>, StoreError> {
+        Ok(self
+            .db
+            .prepare_cached("SELECT parent, name, at FROM former WHERE id = ?1")?
+            .query_row([id.0], |row| {
+                let place = Place { parent: NodeId(row.get(0)?), name: row.get(1)? };
+                Ok((place, Timestamp(row.get(2)?)))
+            })
+            .optional()?)
+    }
+
+    /// Files that were moved away from this place, the last one first.
+    pub fn moved_from(&self, place: &Place) -> Result<Vec<NodeId>, StoreError> {
+        Ok(self
+            .db
+            .prepare_cached(
+                "SELECT id FROM former WHERE parent = ?1 AND name = ?2 ORDER BY at DESC, id DESC",
+            )?
+            .query_map(params![place.parent.0, place.name], |row| row.get(0).map(NodeId))?
+            .collect::<rusqlite::Result<_>>()?)
     }
 
     /// Tells the user something that no caller could be told; the newest thousand are kept.

@@ -23,6 +23,7 @@ impl Namespace<'_, '_, '_> {
         let is_deleted = moved.local.as_ref().is_some_and(|local| local.deleted);
         let own = if is_deleted { Some(Own::Already) } else { self.own_content(&moved)? };
         let Some(own) = own else { return Ok(()) };
+        let moved = self.with_local(moved)?;
         self.hand_over(&moved, &node)?;
         self.become_new(&moved, own, is_deleted)?;
         Ok(())
@@ -32,17 +33,18 @@ impl Namespace<'_, '_, '_> {
     /// file), the new one takes the item. Answers the node as it is then.
     pub(super) fn give_back_to_the_save(&mut self, node: Node) -> Result<Node, VfsError> {
         let (Some(remote), NodeKind::File) = (&node.remote, node.kind) else { return Ok(node) };
-        let Some(parent) = remote.parent else { return Ok(node) };
-        let Some(saved) = self.tx.child(parent, &canonical(&remote.name))? else { return Ok(node) };
+        let Some((place, is_moved)) = self.place_before(&node, remote)? else { return Ok(node) };
+        let Some(saved) = self.tx.child(place.parent, &place.name)? else { return Ok(node) };
         let is_save = saved.id != node.id
             && saved.kind == NodeKind::File
             && is_never_sent(&saved)
             && !is_local_only(&saved)
             && saved.local.as_ref().is_some_and(|local| is_recent(local.changed_at, self.context.now))
-            && self.was_moved_away(&node);
+            && is_moved;
         if !is_save {
             return Ok(node);
         }
+        let node = self.with_local(node)?;
         self.hand_over(&node, &saved)?;
         let saved = self.tx.node(saved.id)?;
         self.change(&saved, |_| {})?;
@@ -113,11 +115,52 @@ impl Namespace<'_, '_, '_> {
                 remote.parent == Some(place.parent) && canonical(&remote.name) == place.name
             })
         };
-        Ok(candidates
+        let unsent = candidates
             .into_iter()
             .filter(|node| node.id != but && node.kind == NodeKind::File && !is_local_only(node))
             .filter(|node| at_place(node) && self.was_moved_away(node))
-            .max_by_key(|node| node.local.as_ref().map_or(0, |local| local.changed_seq)))
+            .max_by_key(|node| node.local.as_ref().map_or(0, |local| local.changed_seq));
+        if unsent.is_some() {
+            return Ok(unsent);
+        }
+        for id in self.tx.moved_from(place)? {
+            let Some(node) = self.tx.find(id)? else { continue };
+            let is_file = node.kind == NodeKind::File && node.remote.is_some() && !is_local_only(&node);
+            if id != but && is_file && self.was_sent_away(&node)? {
+                return Ok(Some(node));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The place that the file was moved away from here, if it was, whether the service knows of it or not; and
+    /// whether that was not long ago.
+    fn place_before(&self, node: &Node, remote: &RemoteView) -> Result<Option<(Place, bool)>, VfsError> {
+        if self.was_moved_away(node) {
+            let Some(parent) = remote.parent else { return Ok(None) };
+            let unsent = Place { parent, name: canonical(&remote.name) };
+            if self.tx.child(parent, &unsent.name)?.is_some() {
+                return Ok(Some((unsent, true)));
+            }
+        }
+        match self.tx.former(node.id)? {
+            Some((place, _)) => Ok(Some((place, self.was_sent_away(node)?))),
+            None => Ok(None),
+        }
+    }
+
+    /// Moved elsewhere here, and on the service too, and that not long ago.
+    fn was_sent_away(&self, node: &Node) -> Result<bool, VfsError> {
+        let Some((place, at)) = self.tx.former(node.id)? else { return Ok(false) };
+        Ok(node.place.as_ref() != Some(&place) && is_recent(at, self.context.now))
+    }
+
+    /// The node with a local view, which keeps its place when the item goes.
+    fn with_local(&mut self, node: Node) -> Result<Node, VfsError> {
+        if node.local.is_none() {
+            self.change(&node, |_| {})?;
+        }
+        Ok(self.tx.node(node.id)?)
     }
 
     /// Deleted here, or visible elsewhere than on the service, and that not long ago.
