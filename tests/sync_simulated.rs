@@ -46,3 +46,27 @@ async fn an_unlinked_file_that_is_open_for_writing_and_edited_elsewhere_comes_ba
         assert_eq!(machine.read("f").await.unwrap(), "theirs");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_edit_elsewhere_of_a_file_that_is_renamed_over_another_here_is_not_deleted() {
+    for flavour in FLAVOURS {
+        let service = Service::new(flavour);
+        service.write_elsewhere("target", "target");
+        let machine = service.machine().await;
+        machine.look().await;
+        machine.write("source", "first").await;
+        machine.sync().await;
+        machine.look().await;
+        // Unsent when the edit elsewhere is seen, and renamed before the two are settled.
+        let open = machine.open("source", OpenFlags { write: true, ..OpenFlags::default() }).await.unwrap();
+        machine.files.write(open.0, open.1, 0, b"mine!".to_vec().into()).await.unwrap();
+        service.write_elsewhere("source", "theirs, unseen");
+        machine.look().await;
+        machine.rename("source", "target").await.unwrap();
+        machine.close(open).await.unwrap();
+        machine.sync().await;
+        machine.look().await;
+        assert_eq!(service.tree(), [file("source", "theirs, unseen"), file("target", "mine!")]);
+        assert_eq!(machine.read("source").await.unwrap(), "theirs, unseen");
+    }
+}

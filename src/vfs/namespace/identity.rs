@@ -87,14 +87,15 @@ impl Namespace<'_, '_, '_> {
             source.own_time.max(target.own_time),
         )?;
         self.tx.set_web_url(source.id, target.web_url.as_deref())?;
-        if let Some(former) = former {
-            self.delete_item(&former, source)?;
+        if let (Some(former), Some(base)) = (former, start_of(source)) {
+            self.delete_item(&former, &base, source)?;
         }
         Ok(true)
     }
 
-    /// A row for an item that is to be deleted on the service and is seen nowhere.
-    fn delete_item(&mut self, item: &RemoteView, from: &Node) -> Result<(), VfsError> {
+    /// A row for an item that is to be deleted on the service, as far as it still is what `base` says, and is seen
+    /// nowhere.
+    fn delete_item(&mut self, item: &RemoteView, base: &RemoteView, from: &Node) -> Result<(), VfsError> {
         let now = self.context.now;
         let id = self.tx.insert(NodeKind::File)?;
         let parent = item.parent.unwrap_or(NodeId::ROOT);
@@ -103,7 +104,7 @@ impl Namespace<'_, '_, '_> {
         local.changed_seq = self.tx.next_sequence();
         self.tx.set_local(id, Some(&local))?;
         self.tx.set_remote(id, Some(item))?;
-        self.tx.set_base(id, Some(item))?;
+        self.tx.set_base(id, Some(base))?;
         Ok(self.tx.set_own(id, from.own_seq, from.own_time)?)
     }
 
