@@ -3,6 +3,7 @@
 //! Runs inside a transaction of the store. Effects on the content cache are returned, to be carried out
 //! after the commit.
 
+use super::Mutant;
 use super::open::OpenNodes;
 use super::planner::is_swap_name;
 use super::rekey;
@@ -92,6 +93,8 @@ pub(super) struct Applier<'a> {
 impl Applier<'_> {
     /// Takes one description of an item in; doubts are noted in the effects.
     pub fn apply(&mut self, tx: &mut Tx<'_>, item: &RemoteItem, seen: Seen) -> Result<(), StoreError> {
+        let seen =
+            if Mutant::StaleListing.is_planted() { Seen { source: Source::Direct, ..seen } } else { seen };
         if item.deleted {
             let Some(node) = tx.by_item(&item.id)? else { return Ok(()) };
             if is_overtaken(&node, seen) {

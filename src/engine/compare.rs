@@ -14,7 +14,7 @@ use super::error::{Verdict, classify};
 use super::execute::backoff;
 use super::op::Send;
 use super::settle::discard_item;
-use super::{Engine, EngineError, Inner};
+use super::{Engine, EngineError, Inner, Mutant};
 use crate::content::{CachedFile, Reader, StagingId};
 use crate::graph::{GraphError, Priority};
 use crate::model::remote::ModifiedBy;
@@ -97,6 +97,9 @@ impl Engine {
         }
         if item.malware {
             return Ok(false);
+        }
+        if Mutant::TrustQuickXor.is_planted() {
+            return Ok(true);
         }
         if let Ours::Staged(content) = ours
             && let Some(told) = self.strong_hash_tells(*content, item).await?

@@ -9,7 +9,7 @@ use super::error::{Verdict, classify};
 use super::fetch::OFFLINE_PATIENCE;
 use super::missing::{For, is_rematch};
 use super::rekey::Reunion;
-use super::{Engine, EngineError, Inner};
+use super::{Engine, EngineError, Inner, Mutant};
 use crate::graph::{DeltaFrom, DeltaLink, GraphError, PageLink, Priority};
 use crate::model::{ItemId, NodeId, RemoteItem, Timestamp};
 use crate::store::{Durability, Node, NodeKind, StoreError, Tx};
@@ -175,6 +175,9 @@ impl Engine {
                             let seen = Seen { source: Source::Report, sent_seq, now };
                             let there = items.iter().filter(|item| !item.deleted);
                             enumerate(tx, &mut applier, there, seen)?;
+                        } else if Mutant::RoundByPage.is_planted() {
+                            let seen = Seen { source: Source::Report, sent_seq, now };
+                            items.iter().try_for_each(|item| applier.apply(tx, item, seen))?;
                         } else {
                             items.iter().try_for_each(|item| tx.push_round(&to_json(item)))?;
                         }
@@ -199,6 +202,11 @@ impl Engine {
         enumerating: bool,
     ) -> Result<(), EngineError> {
         let (inner, link) = (self.0.clone(), link.expose().to_owned());
+        if Mutant::TokenApart.is_planted() && !enumerating {
+            self.0.store.write(Durability::Process, |tx| tx.set_meta(LINK, Some(&link)))?;
+            self.0.store.write(Durability::Process, |tx| tx.set_meta(PAGE, None))?;
+            self.0.pause(Duration::from_millis(300)).await;
+        }
         let effects =
             self.0.blocking.start(move || inner.apply_round(last, &link, sent_seq, enumerating)).await?;
         self.settle_doubts(effects).await;

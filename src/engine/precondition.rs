@@ -1,6 +1,6 @@
 //! Under which condition a change is sent (design 6).
 
-use super::{Engine, Inner, lock};
+use super::{Engine, Inner, Mutant, lock};
 use crate::graph::{GraphError, Priority};
 use crate::model::{Comparison, ETag, ItemId, NodeId, RemoteItem};
 use crate::store::{Node, RemoteView, canonical};
@@ -19,7 +19,7 @@ impl Engine {
         item: &ItemId,
         if_match: Option<&ETag>,
     ) -> Result<Option<String>, GraphError> {
-        let Some(tag) = if_match else { return Ok(None) };
+        let Some(tag) = if_match.filter(|_| !Mutant::DropPrecondition.is_planted()) else { return Ok(None) };
         let tries = node.local.as_ref().map_or(0, |local| local.tries);
         if tries < LOOK_TRIES {
             return Ok(Some(tag.as_str().to_owned()));

@@ -1,11 +1,11 @@
 //! Attempts and their results, in the store: what was sent, what the service made of it.
 
-use super::Inner;
 use super::apply::{Applier, Effects, Seen, Source, content_key, is_rewritten, merged, view_of};
 use super::execute::has_sent_content;
 use super::op::Send;
 use super::planner::is_swap_name;
 use super::settle::discard_item;
+use super::{Inner, Mutant};
 use crate::model::{ItemId, ItemKind, NodeId, RemoteItem, Timestamp};
 use crate::store::{
     Attempt, Durability, LocalView, Node, NodeKind, Parked, Place, RemoteView, StoreError, Tx, canonical,
@@ -25,7 +25,12 @@ impl Inner {
             }
             let sent_seq = tx.next_sequence();
             let (node, content) = (planned.id, send.content());
-            tx.put_attempt(&Attempt { node, op, content, sent_seq, started_at: now, unknown: false })?;
+            if !Mutant::ForgetAttempt.is_planted() {
+                tx.put_attempt(&Attempt { node, op, content, sent_seq, started_at: now, unknown: false })?;
+            }
+            if Mutant::SentBeforeAnswer.is_planted() && content.is_some() {
+                tx.set_local(node, None)?;
+            }
             Ok(Some(sent_seq))
         })
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::execute::backoff;
-use super::{Engine, EngineError, Inner};
+use super::{Engine, EngineError, Inner, Mutant};
 use crate::content::{FetchErrorKind, StagingError, StagingFile, StagingId};
 use crate::store::{Durability, LocalView, Node, ParkKind, Parked, Seal, StoreError};
 
@@ -18,7 +18,8 @@ impl Engine {
         let changed_seq = node.local.as_ref().map_or(0, |local| local.changed_seq);
         let recorded = self.0.blocking.start(move || {
             let recorded = inner.record_seal(id, (content, changed_seq), &sealing)?;
-            if let (false, Ok((_, file))) = (recorded, &sealing) {
+            let keeps_open = !recorded || Mutant::UploadUnsealed.is_planted();
+            if let (true, Ok((_, file))) = (keeps_open, &sealing) {
                 // Somebody writes it: they must not find it closed to changes.
                 file.unseal();
             }
@@ -54,7 +55,8 @@ impl Inner {
             if local.seal.is_some() {
                 return Ok(true);
             }
-            if self.open.has_writer(id) || local.changed_seq != changed_seq {
+            let is_written = self.open.has_writer(id) || local.changed_seq != changed_seq;
+            if is_written && !Mutant::UploadUnsealed.is_planted() {
                 return Ok(false);
             }
             let next = match sealing {

@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::Inner;
 use super::confirm::{CONFIRMED, REREAD};
 use super::guard::Guard;
 use super::op::Send;
 use super::planner::{AttemptState, Folder, Item, Occupant, World};
+use super::{Inner, Mutant};
 use crate::model::{NodeId, Timestamp, names};
 use crate::store::{Node, StoreError, Tx};
 
@@ -35,7 +35,8 @@ impl Inner {
                 };
                 let content = node.local.as_ref().and_then(|local| local.content);
                 world.doubtful.extend(content.filter(|content| lost.contains(content)).map(|_| node.id));
-                let (open, writer) = (self.open.is_open(node.id), self.open.has_writer(node.id));
+                let open = self.open.is_open(node.id);
+                let writer = self.open.has_writer(node.id) && !Mutant::UploadUnsealed.is_planted();
                 world.dirty.insert(node.id, Item { node, attempt, open, writer });
             }
             load_folders(tx, &mut world)?;

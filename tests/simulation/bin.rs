@@ -38,6 +38,9 @@ struct Arguments {
     /// How many failing seeds to thin out.
     #[arg(long, default_value_t = 1)]
     shrink: usize,
+    /// Seconds to thin one out.
+    #[arg(long, default_value_t = 60)]
+    shrink_seconds: u64,
     /// Stops after so many seconds.
     #[arg(long)]
     seconds: Option<u64>,
@@ -69,7 +72,7 @@ fn main() -> ExitCode {
         println!("seed {seed}: {}", wrong.first().map_or("", String::as_str));
     }
     for (&seed, wrong) in sums.failed.iter().take(if arguments.trace { 0 } else { arguments.shrink }) {
-        show(seed, wrong);
+        show(seed, wrong, Duration::from_secs(arguments.shrink_seconds));
     }
     if sums.failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
@@ -113,10 +116,10 @@ fn run_all(arguments: &Arguments, seeds: std::ops::Range<u64>, began: Instant) -
 }
 
 /// The shortest list that still fails, and what happens then.
-fn show(seed: u64, wrong: &[String]) {
+fn show(seed: u64, wrong: &[String], limit: Duration) {
     let list = run::list(seed);
     let kind = wrong.first().and_then(|line| line.split(':').next()).unwrap_or_default();
-    let (fewer, outcome) = shrink::shrink(seed, &list, kind, Duration::from_secs(60));
+    let (fewer, outcome) = shrink::shrink(seed, &list, kind, limit);
     println!("\nseed {seed}, {} of {} operations:", fewer.len(), list.len());
     for op in &fewer {
         println!("    {op:?}");

@@ -6,12 +6,14 @@ use std::path::Path;
 use std::time::Duration;
 
 use onedrivefs::emulator::{Control, Edit, Fault, FaultAction, Resync, Throttle};
-use onedrivefs::model::{Ino, NodeId};
+use onedrivefs::model::{ETag, Ino, NodeId};
 use onedrivefs::vfs::{FileType, Filesystem, Handle, Lookup, OpenFlags, RenameMode, SetAttr, VfsError};
+
+use serde_json::Value;
 
 use super::content::Content;
 use super::ops::{Op, Rename, There, Trouble, Weather};
-use super::oracle::{Oracle, Saw, Step};
+use super::oracle::{Oracle, Saw, Stamp, Step};
 use super::sync_support::{ME, Machine};
 use super::wire::{Trace, Wire};
 
@@ -37,6 +39,8 @@ struct Model {
     /// What whoever changes it next saw before.
     saw: Saw,
     changed: bool,
+    /// The item that it was when it was opened.
+    item: Option<Stamp>,
 }
 
 type Done = Result<String, VfsError>;
@@ -178,12 +182,45 @@ impl<'a> Driver<'a> {
         Ok(Saw::Len(self.machine.files.getattr(ino, handle).await?.0.size))
     }
 
-    /// Whatever item the node has may be deleted or replaced on the service from here on.
-    fn may_go(&mut self, ino: Ino) {
-        let Ok(Some(node)) = self.machine.engine.store().node(ino.node()) else { return };
-        for view in [&node.remote, &node.base].into_iter().flatten() {
-            self.oracle.may_go(view.item.to_string());
+    /// The item of a node.
+    fn item_of(&self, ino: Ino) -> Option<String> {
+        let node = self.machine.engine.store().node(ino.node()).ok()??;
+        node.remote.as_ref().or(node.base.as_ref()).map(|view| view.item.to_string())
+    }
+
+    /// The item of a node that here is known as it is there.
+    fn present_item(&self, ino: Ino) -> Option<Stamp> {
+        let node = self.machine.engine.store().node(ino.node()).ok()??;
+        let view = node.remote.as_ref()?;
+        let item = self.find_there(view.item.as_str())?;
+        let is_current = item["eTag"].as_str() == view.version.etag.as_ref().map(ETag::as_str);
+        is_current.then(|| self.oracle.stamp(view.item.to_string()))
+    }
+
+    fn find_there(&self, id: &str) -> Option<Value> {
+        let truth = self.control.truth();
+        truth["drives"][0]["items"].as_array()?.iter().find(|item| item["id"] == id).cloned()
+    }
+
+    /// Whatever item the node has is deleted or replaced by somebody who sees `saw`: what it had up to then may go,
+    /// but nothing newer that nobody here has seen.
+    fn goes(&mut self, ino: Ino, saw: &Saw) {
+        let Some(id) = self.item_of(ino) else { return };
+        let Some(item) = self.find_there(&id) else { return };
+        if item["kind"] == "folder" {
+            self.oracle.may_go(id);
+            return;
         }
+        let versions = item["versions"].as_array().into_iter().flatten();
+        let all: Vec<_> = versions.chain([&item]).collect();
+        let len = match saw {
+            Saw::Bytes(bytes) => bytes.len() as u64,
+            Saw::Len(len) => *len,
+        };
+        let newest = all.iter().rposition(|content| content["size"].as_u64() == Some(len));
+        let seen = &all[..newest.map_or(all.len(), |at| at + 1)];
+        let hashes = seen.iter().filter_map(|content| content["sha256"].as_str().map(str::to_owned));
+        self.oracle.goes_here(&id, hashes.collect());
     }
 
     async fn read_all(&self, ino: Ino, handle: Handle) -> Result<Vec<u8>, VfsError> {
@@ -236,7 +273,14 @@ impl<'a> Driver<'a> {
             model.writers += 1;
         } else {
             let nothing = matches!(saw, Saw::Len(0)).then(Vec::new);
-            let mut model = Model { writers: 1, bytes: nothing, steps: Vec::new(), saw, changed: false };
+            let mut model = Model {
+                writers: 1,
+                bytes: nothing,
+                steps: Vec::new(),
+                saw,
+                changed: false,
+                item: self.present_item(ino),
+            };
             if look && !flags.truncate {
                 match self.read_all(ino, handle).await {
                     Ok(bytes) => {
@@ -302,7 +346,9 @@ impl<'a> Driver<'a> {
     fn hand_over(&mut self, kept: &Kept, synced: bool) {
         let Some(model) = self.files.get(&kept.ino).filter(|model| model.changed) else { return };
         match &model.bytes {
-            Some(bytes) => self.oracle.handed_over(kept.ino, bytes, synced, &kept.path),
+            Some(bytes) => {
+                self.oracle.handed_over((kept.ino, model.item.as_ref()), bytes, synced, &kept.path);
+            }
             None => self.oracle.patched(kept.ino, &model.steps),
         }
     }
@@ -417,7 +463,7 @@ impl<'a> Driver<'a> {
         let (parent, name) = self.place(path).await?;
         let Some(ino) = self.there_is(path).await? else { return Err(VfsError::NotFound) };
         let saw = self.saw(ino, None).await?;
-        self.may_go(ino);
+        self.goes(ino, &saw);
         self.patient(self.machine.files.unlink(ME, parent, name)).await?;
         self.oracle.removed(ino, &saw);
         Ok(String::new())
@@ -425,8 +471,8 @@ impl<'a> Driver<'a> {
 
     async fn rmdir(&mut self, path: &str) -> Done {
         let (parent, name) = self.place(path).await?;
-        if let Some(ino) = self.there_is(path).await? {
-            self.may_go(ino);
+        if let Some(id) = self.there_is(path).await?.and_then(|ino| self.item_of(ino)) {
+            self.oracle.may_go(id);
         }
         self.patient(self.machine.files.rmdir(ME, parent, name)).await?;
         Ok(String::new())
@@ -459,10 +505,15 @@ impl<'a> Driver<'a> {
         };
         let mut saw = None;
         if let (Some(target), Rename::Replace) = (target, how) {
-            saw = Some((target, self.saw(target, None).await?));
-            self.may_go(target);
-            source.into_iter().for_each(|source| self.may_go(source));
+            let seen = self.saw(target, None).await?;
+            self.goes(target, &seen);
+            if let Some(source) = source {
+                let of_source = self.saw(source, None).await?;
+                self.goes(source, &of_source);
+            }
+            saw = Some((target, seen));
         }
+        source.into_iter().chain(target).for_each(|ino| self.oracle.renamed(ino));
         self.patient(self.machine.files.rename(ME, from_dir, from_name, to_dir, to_name, mode)).await?;
         if let Some((target, saw)) = saw.filter(|(target, _)| Some(*target) != source) {
             self.oracle.removed(target, &saw);
@@ -532,7 +583,9 @@ impl<'a> Driver<'a> {
     pub fn dies(&mut self) {
         for (ino, model) in std::mem::take(&mut self.files) {
             match model.bytes {
-                Some(bytes) if model.changed => self.oracle.handed_over(ino, &bytes, false, "an open file"),
+                Some(bytes) if model.changed => {
+                    self.oracle.handed_over((ino, model.item.as_ref()), &bytes, false, "an open file");
+                }
                 Some(_) => {}
                 None => self.oracle.patched(ino, &model.steps),
             }
@@ -547,8 +600,9 @@ impl<'a> Driver<'a> {
                 let bytes = content.bytes();
                 let done =
                     self.control.edit_as_other(&Edit::Write { path: path.clone(), content: bytes.clone() });
-                if done.is_ok() {
+                if let Ok(item) = &done {
                     self.oracle.made_there(&bytes, &format!("theirs at {path}"));
+                    self.oracle.edited_there(item.clone());
                 }
                 done
             }
@@ -570,7 +624,8 @@ impl<'a> Driver<'a> {
                 let done = self.control.edit_as_other(&write);
                 if done.is_ok() {
                     self.oracle.made_there(&bytes, &format!("theirs at {path}"));
-                    let _ = self.delete_there(path);
+                    // There may be no such file yet.
+                    self.delete_there(path).unwrap_or_default();
                     self.control.edit_as_other(&Edit::Move { path: temporary, to: path.clone() })
                 } else {
                     done

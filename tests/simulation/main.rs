@@ -16,6 +16,8 @@ mod wire;
 
 use std::time::Duration;
 
+use onedrivefs::engine::Mutant;
+
 #[test]
 fn a_seed_does_the_same_twice() {
     for seed in [1, 2, 3] {
@@ -39,4 +41,29 @@ fn nothing_is_lost_in_twenty_seeds() {
             panic!("seed {seed}: {:#?}\n{fewer:#?}", outcome.wrong);
         }
     }
+}
+
+/// The first seed that goes wrong with the mutant, and does not without it.
+fn caught(mutant: Mutant, seeds: u64) -> Option<(u64, String)> {
+    (0..seeds).find_map(|seed| {
+        let list = run::list(seed);
+        Mutant::plant(Some(mutant));
+        let wrong = run::run(seed, &list).wrong;
+        Mutant::plant(None);
+        let line = wrong.into_iter().next()?;
+        run::run(seed, &list).wrong.is_empty().then_some((seed, line))
+    })
+}
+
+#[test]
+fn known_mistakes_are_noticed_within_five_hundred_seeds() {
+    let all = std::env::var_os("CI").is_some();
+    let mutants = if all { &Mutant::ALL[..] } else { &Mutant::ALL[..2] };
+    let hunts: Vec<_> =
+        mutants.iter().map(|&mutant| (mutant, std::thread::spawn(move || caught(mutant, 500)))).collect();
+    let ended =
+        hunts.into_iter().map(|(mutant, hunt)| (mutant, hunt.join().expect("a run catches its panics")));
+    let ended: Vec<_> = ended.inspect(|(mutant, noticed)| println!("{mutant:?}: {noticed:?}")).collect();
+    let missed: Vec<_> = ended.iter().filter(|(_, noticed)| noticed.is_none()).collect();
+    assert!(missed.is_empty(), "not noticed: {missed:?}");
 }

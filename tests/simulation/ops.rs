@@ -210,8 +210,8 @@ const FOLDERS: [&str; 6] = ["", "a", "b", "a/c", "b/d", "a/c/e"];
 const NAMES: [&str; 6] = ["x.txt", "y.txt", "z.dat", "w", "v.tar.gz", "X.TXT"];
 
 /// Makes the list of a seed.
-pub fn generate(seed: u64, count: usize, power: bool) -> Vec<Op> {
-    let mut maker = Maker { dice: Dice::new(seed), next_tag: 0, recent: Vec::new(), power };
+pub fn generate(seed: u64, count: usize, power: bool, alone: bool) -> Vec<Op> {
+    let mut maker = Maker { dice: Dice::new(seed), next_tag: 0, recent: Vec::new(), power, alone };
     let mut ops = maker.beginning();
     while ops.len() < count {
         maker.some(&mut ops);
@@ -224,6 +224,7 @@ struct Maker {
     next_tag: u32,
     recent: Vec<Content>,
     power: bool,
+    alone: bool,
 }
 
 impl Maker {
@@ -328,7 +329,10 @@ impl Maker {
             54..=57 => Op::Close { slot: self.slot() },
             58..=60 => Op::Read { path: self.file() },
             61 => Op::List { path: self.folder() },
-            62..=73 => return self.there(ops),
+            62..=73 if self.alone => self.wait(),
+            62..=71 => return self.there(ops),
+            72 => return self.moved_out(ops),
+            73 => return self.seen_and_gone(ops),
             74..=77 => Op::Weather(self.weather()),
             78..=80 => Op::Service(self.trouble()),
             81 => Op::Sync { seconds: 1 + self.dice.below(60) as u32 },
@@ -379,6 +383,38 @@ impl Maker {
             _ => There::SafeSave { path, content: self.content() },
         };
         ops.push(Op::There(there));
+    }
+
+    /// Another client moves a file that is changed here out of a folder and deletes that, all in one round.
+    fn moved_out(&mut self, ops: &mut Vec<Op>) {
+        let folder = self.some_folder();
+        let from = format!("{folder}/{}", self.dice.pick(&NAMES[..4]));
+        let to = format!("moved{}", self.next_tag);
+        ops.push(Op::There(There::Write { path: from.clone(), content: self.content() }));
+        ops.extend([Op::Wait { ms: 20_000 }, Op::Look, Op::Wait { ms: 3000 }]);
+        ops.push(match self.dice.below(3) {
+            0 => Op::Read { path: from.clone() },
+            1 => Op::Open {
+                slot: self.slot(),
+                path: from.clone(),
+                write: self.dice.chance(500),
+                truncate: false,
+            },
+            _ => Op::Append { path: from.clone(), content: self.small() },
+        });
+        ops.push(Op::There(There::Move { from, to: to.clone() }));
+        ops.push(Op::There(There::Delete { path: folder }));
+        ops.push(Op::There(There::Stir { path: to }));
+        ops.push(Op::Look);
+    }
+
+    /// A change elsewhere, a look at it, and a crash while what it saw comes in.
+    fn seen_and_gone(&mut self, ops: &mut Vec<Op>) {
+        self.there(ops);
+        ops.push(Op::Look);
+        let after_ms = self.dice.pick(&[60, 120, 200, 300]);
+        ops.push(Op::Crash { after_ms, power: None });
+        ops.push(Op::Wait { ms: 1000 });
     }
 
     fn weather(&mut self) -> Weather {

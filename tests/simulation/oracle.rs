@@ -22,6 +22,8 @@ struct Duty {
     len: u64,
     /// fsync covered it.
     synced: bool,
+    /// The item that the file was when it was opened: what was written belongs there.
+    item: Option<Stamp>,
     label: String,
 }
 
@@ -47,6 +49,9 @@ impl Step {
     }
 }
 
+/// An item, and how often others had changed its content.
+pub type Stamp = (String, u32);
+
 /// What somebody here saw of a file when they replaced or removed it.
 #[derive(Clone, Debug)]
 pub enum Saw {
@@ -67,8 +72,16 @@ pub struct Oracle {
     made: BTreeSet<Ino>,
     /// Nodes without a name: what is written to them goes with their last handle.
     nameless: BTreeSet<Ino>,
-    /// Items that somebody deleted or replaced.
+    /// Items that another client deleted, and folders that anybody did.
     deletable: BTreeSet<String>,
+    /// Items that somebody here deleted or replaced, with the contents that they had seen of them.
+    seen_to_go: BTreeMap<String, BTreeSet<Hash>>,
+    /// How often others changed the content of an item.
+    edited_there: BTreeMap<String, u32>,
+    /// Nodes that were given another name here, so that their content may belong to another item.
+    renamed: BTreeSet<Ino>,
+    /// Nobody else changes anything.
+    alone: bool,
     /// A power cut may have left files of which nobody knows the bytes.
     pub power_was_cut: bool,
 }
@@ -78,6 +91,8 @@ pub struct Remote {
     /// Files with the hash of their content; folders with none.
     pub tree: BTreeMap<String, Option<Hash>>,
     versions: BTreeMap<Hash, String>,
+    /// Every content of each item that is there.
+    items: BTreeMap<String, BTreeSet<Hash>>,
     /// Hashes in the recycle bin, with the ids of all items that hold them and of the folders above.
     bin: Vec<(Hash, String, Vec<String>)>,
 }
@@ -87,10 +102,18 @@ impl Remote {
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
         let drive = &truth["drives"][0];
-        let mut remote = Self { tree: BTreeMap::new(), versions: BTreeMap::new(), bin: Vec::new() };
+        let mut remote = Self {
+            tree: BTreeMap::new(),
+            versions: BTreeMap::new(),
+            items: BTreeMap::new(),
+            bin: Vec::new(),
+        };
         for item in list(&drive["items"]) {
             let path = text(&item["path"]).trim_start_matches('/').to_owned();
+            let all = remote.items.entry(text(&item["id"])).or_default();
+            all.insert(text(&item["sha256"]));
             for version in list(&item["versions"]) {
+                all.insert(text(&version["sha256"]));
                 remote.versions.insert(text(&version["sha256"]), path.clone());
             }
             if !path.is_empty() {
@@ -120,6 +143,11 @@ impl Remote {
 }
 
 impl Oracle {
+    /// `alone`: nobody else changes anything.
+    pub fn new(alone: bool) -> Self {
+        Self { alone, ..Self::default() }
+    }
+
     /// A state that a file had.
     pub fn knows(&mut self, bytes: &[u8], label: &str) -> Hash {
         let hash = hash(bytes);
@@ -165,7 +193,13 @@ impl Oracle {
     }
 
     /// A successful close or fsync handed these bytes over.
-    pub fn handed_over(&mut self, ino: Ino, bytes: &[u8], synced: bool, label: &str) {
+    pub fn handed_over(
+        &mut self,
+        (ino, item): (Ino, Option<&Stamp>),
+        bytes: &[u8],
+        synced: bool,
+        label: &str,
+    ) {
         let hash = self.knows(bytes, label);
         self.made.insert(ino);
         if bytes.is_empty() || self.nameless.contains(&ino) {
@@ -174,15 +208,39 @@ impl Oracle {
         let known = self.duties.iter_mut().find(|duty| duty.ino == ino && duty.hash == hash);
         match known {
             Some(duty) => duty.synced |= synced,
-            None => {
-                self.duties.push(Duty { ino, hash, len: bytes.len() as u64, synced, label: label.to_owned() })
-            }
+            None => self.duties.push(Duty {
+                ino,
+                hash,
+                len: bytes.len() as u64,
+                synced,
+                item: item.cloned(),
+                label: label.to_owned(),
+            }),
         }
     }
 
-    /// Somebody deleted or replaced the item.
+    /// Another client deleted the item, or somebody deleted the folder.
     pub fn may_go(&mut self, item: impl Into<String>) {
         self.deletable.insert(item.into());
+    }
+
+    /// Somebody here deletes or replaces the item, and saw these contents of it, or did not know better.
+    pub fn goes_here(&mut self, item: &str, seen: BTreeSet<Hash>) {
+        self.seen_to_go.entry(item.to_owned()).or_default().extend(seen);
+    }
+
+    pub fn edited_there(&mut self, item: String) {
+        *self.edited_there.entry(item).or_default() += 1;
+    }
+
+    /// The item as it is now.
+    pub fn stamp(&self, item: String) -> Stamp {
+        let edits = self.edited_there.get(&item).copied().unwrap_or(0);
+        (item, edits)
+    }
+
+    pub fn renamed(&mut self, ino: Ino) {
+        self.renamed.insert(ino);
     }
 
     /// What was not synced may be lost.
@@ -218,6 +276,11 @@ impl Oracle {
         false
     }
 
+    fn may_be_in_bin(&self, hash: &Hash, ids: &[String]) -> bool {
+        let seen = ids.first().and_then(|id| self.seen_to_go.get(id));
+        seen.is_some_and(|seen| seen.contains(hash)) || ids.iter().any(|id| self.deletable.contains(id))
+    }
+
     /// Whether two contents are the same as far as a length and a quickXorHash tell: a clean copy may then be
     /// kept for the other one.
     pub fn may_be_taken_for(&self, one: &Hash, other: &Hash) -> bool {
@@ -236,7 +299,7 @@ impl Oracle {
         let in_bin = |hash: &Hash| {
             let found = remote.bin.iter().filter(|(found, _, _)| found == hash);
             found
-                .map(|(_, path, ids)| (path, ids.iter().any(|id| self.deletable.contains(id))))
+                .map(|(_, path, ids)| (path, self.may_be_in_bin(hash, ids)))
                 .max_by_key(|(_, allowed)| *allowed)
         };
         let mut must: Vec<(&str, &Hash, &str)> = Vec::new();
@@ -257,14 +320,37 @@ impl Oracle {
             }
         }
         if !self.power_was_cut {
-            for (path, hash) in &remote.tree {
-                let Some(hash) = hash.as_ref().filter(|hash| !self.known.contains_key(*hash)) else {
-                    continue;
-                };
-                if !content(path).is_some_and(|bytes| self.is_whole(&bytes)) {
-                    wrong.push(format!("torn: {path} ({}) is a content that nobody made", &hash[..8]));
-                }
+            wrong.extend(self.torn(remote, content));
+            wrong.extend(self.astray(remote));
+        }
+        wrong
+    }
+
+    fn torn(&self, remote: &Remote, content: impl Fn(&str) -> Option<Vec<u8>>) -> Vec<String> {
+        let files = remote.tree.iter().filter_map(|(path, hash)| Some((path, hash.as_ref()?)));
+        files
+            .filter(|(_, hash)| !self.known.contains_key(*hash))
+            .filter(|(path, _)| !content(path).is_some_and(|bytes| self.is_whole(&bytes)))
+            .map(|(path, hash)| format!("torn: {path} ({}) is a content that nobody made", &hash[..8]))
+            .collect()
+    }
+
+    /// What went to another item than it was written to, and copies for a conflict with nobody.
+    fn astray(&self, remote: &Remote) -> Vec<String> {
+        let mut wrong = Vec::new();
+        for duty in &self.duties {
+            let item = duty.item.as_ref().filter(|item| self.stamp(item.0.clone()) == **item);
+            let contents = item.and_then(|(item, _)| remote.items.get(item));
+            if !self.renamed.contains(&duty.ino) && contents.is_some_and(|all| !all.contains(&duty.hash)) {
+                wrong.push(format!("astray: {} was written to an item that does not have it", duty.label));
             }
+        }
+        if self.alone {
+            let copies = remote.tree.keys().filter(|path| path.contains("(conflict "));
+            wrong.extend(copies.map(|path| format!("astray: {path}, and nobody else changed anything")));
+            let current = |hash: &Hash| remote.tree.values().any(|found| found.as_ref() == Some(hash));
+            let old = self.duties.iter().filter(|duty| !current(&duty.hash));
+            wrong.extend(old.map(|duty| format!("loss: {} is no present content of any file", duty.label)));
         }
         wrong
     }
