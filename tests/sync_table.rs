@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use onedrivefs::clock::{Clock, SeededClock};
-use onedrivefs::emulator::{Edit, EmulatorConfig, Fault, FaultAction, Flavour};
+use onedrivefs::emulator::{Edit, EmulatorConfig, Fault, FaultAction, Flavour, Mark};
 use onedrivefs::model::NodeId;
 use onedrivefs::store::{Durability, ParkKind};
 use sync_support::{Machine, Service};
@@ -390,4 +390,77 @@ async fn a_clock_of_the_service_that_is_hours_away_from_ours_changes_nothing() {
             on(service, &test).await;
         }
     }
+}
+
+/// What is unsent is kept, says that access is lost, and is nowhere else.
+async fn is_parked_as_lost(service: &Service, machine: &Machine, unsent: u64) {
+    tokio::time::sleep(ROUND).await;
+    tokio::time::sleep(ROUND).await;
+    assert_eq!(tree(service), ["a.txt=a", "d", "d/b.txt=b", "x"]);
+    let status = machine.engine.status().await.unwrap();
+    let reasons: Vec<_> =
+        status.waiting.iter().map(|waiting| (waiting.path.clone(), waiting.reason)).collect();
+    assert_eq!((status.pending, status.parked), (unsent, unsent), "{reasons:?}");
+    assert!(reasons.iter().all(|(_, reason)| *reason == Some(ParkKind::AccessLost)), "{reasons:?}");
+    assert_eq!(machine.read("d/b.txt").await.unwrap(), "mine");
+}
+
+// S134.
+#[tokio::test(start_paused = true)]
+async fn what_is_unsent_in_a_folder_whose_access_is_lost_is_parked_and_made_nowhere_else() {
+    on_each(async |service, machine| {
+        for edited_before in [true, false] {
+            let lost = |on| service.control.mark("d", Mark::NoAccess(on)).unwrap();
+            if edited_before {
+                machine.write("d/b.txt", "mine").await;
+                machine.write("d/new.txt", "new").await;
+            }
+            lost(true);
+            if !edited_before {
+                machine.write("d/b.txt", "mine").await;
+                machine.write("d/new.txt", "new").await;
+            }
+            is_parked_as_lost(service, machine, 2).await;
+            lost(false);
+            tokio::time::sleep(Duration::from_secs(2 * 3600)).await;
+            settled(service, machine).await;
+            assert_eq!(tree(service), ["a.txt=a", "d", "d/b.txt=mine", "d/new.txt=new", "x"]);
+            machine.write("d/b.txt", "b").await;
+            machine.unlink("d/new.txt").await.unwrap();
+            settled(service, machine).await;
+        }
+    })
+    .await;
+}
+
+// S134.
+#[tokio::test(start_paused = true)]
+async fn what_is_unsent_in_a_drive_that_is_gone_is_parked() {
+    on_each(async |service, machine| {
+        service.control.mark("", Mark::NoAccess(true)).unwrap();
+        machine.write("d/b.txt", "mine").await;
+        machine.mkdir("made").await.unwrap();
+        is_parked_as_lost(service, machine, 2).await;
+        assert_eq!(machine.list("").await, ["a.txt", "d", "made", "x"]);
+        service.control.mark("", Mark::NoAccess(false)).unwrap();
+        tokio::time::sleep(Duration::from_secs(2 * 3600)).await;
+        settled(service, machine).await;
+        assert_eq!(tree(service), ["a.txt=a", "d", "d/b.txt=mine", "made", "x"]);
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_service_rewrites_at_once_is_taken_over_on_every_flavour_that_does() {
+    use onedrivefs::emulator::Rewrite;
+    on_each(async |service, machine| {
+        service.control.switch(|switches| switches.rewrite = Rewrite::AtOnce);
+        service.control.reset_log();
+        machine.write("letter.docx", "what a word processor wrote").await;
+        settled(service, machine).await;
+        tokio::time::sleep(Duration::from_secs(700)).await;
+        settled(service, machine).await;
+        assert_eq!(service.requests("PUT") + service.requests("POST"), 1);
+    })
+    .await;
 }

@@ -111,6 +111,9 @@ pub enum Mark {
     OneNote(bool),
     /// Checked out by another user (graph-api 8).
     CheckedOut(bool),
+    /// The user has lost access to it and to all that is in it: 403, and to delta on Business it is deleted
+    /// (`deltashowremovedasdeleted`, graph-api 9.4). The root: the whole drive.
+    NoAccess(bool),
 }
 
 /// The control interface of one emulator. Cheap to clone.
@@ -288,11 +291,16 @@ impl Control {
 
     /// Marks an item of the user's drive.
     pub fn mark(&self, path: &str, mark: Mark) -> Result<(), String> {
+        let now = self.now();
         self.with(|s| {
             let drive = &mut s.drives[0];
             let slot = find(drive, path).ok_or("itemNotFound")?;
+            if matches!(mark, Mark::NoAccess(_)) {
+                drive.tree.touch(slot, now);
+            }
             let extra = drive.tree.node_mut(slot).extra_mut();
             match mark {
+                Mark::NoAccess(on) => extra.no_access = on,
                 Mark::Lock(shape) => extra.lock = shape,
                 Mark::Malware(on) => extra.malware = on,
                 Mark::NoHash(on) => extra.no_hash = on,

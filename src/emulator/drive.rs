@@ -111,6 +111,11 @@ impl Drive {
     }
 
     /// 423 when locked by someone else, in the shape set for the item (graph-api 8.2).
+    pub(crate) fn has_access(&self, slot: Slot) -> bool {
+        let lost = |at: Slot| self.tree.node(at).extra.as_ref().is_some_and(|extra| extra.no_access);
+        !lost(slot) && !lost(ROOT) && !self.tree.ancestors(slot).any(lost)
+    }
+
     pub(crate) fn check_lock(&self, slot: Slot, by: Who) -> ApiResult<()> {
         let Some(extra) = &self.tree.node(slot).extra else { return Ok(()) };
         let shape = match (extra.lock, extra.checked_out) {

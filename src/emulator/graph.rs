@@ -245,6 +245,10 @@ impl State {
     ) -> ApiResult<Reply> {
         let tail: Vec<&str> = tail.iter().map(String::as_str).collect();
         let place = self.place(at, addr)?;
+        let (Place::Item(slot) | Place::Missing { parent: slot, .. }) = &place;
+        if !self.drives[at].has_access(*slot) {
+            return Err(ApiError::new(403, "accessDenied", "Access denied"));
+        }
         match (call.method.as_str(), tail.as_slice(), payload) {
             ("PUT", ["content"], Payload::Content(blob)) => {
                 return self.put_content(call, at, place, blob, act);

@@ -71,7 +71,8 @@ impl Renderer<'_> {
     pub(crate) fn item(&self, at: usize, slot: Slot, within: Within) -> Map<String, Value> {
         let drive = self.drive(at);
         let node = drive.tree.node(slot);
-        if node.life != Life::Live && within == Within::Delta {
+        let shown = node.life == Life::Live && (!drive.flavour().is_business() || drive.has_access(slot));
+        if !shown && within == Within::Delta {
             return self.deleted(at, slot);
         }
         let mut item = Map::new();

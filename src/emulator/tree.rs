@@ -65,6 +65,8 @@ pub(crate) struct Extra {
     pub(crate) lock: Option<LockShape>,
     pub(crate) checked_out: Option<Who>,
     pub(crate) no_hash: bool,
+    /// The user may not even look at it any more, nor at what is in it.
+    pub(crate) no_access: bool,
     /// A `size` that differs from the bytes delivered (graph-api 6.4), or a negative folder size (3.2).
     pub(crate) size: Option<i64>,
     /// A shortcut's target: drive index and slot (graph-api 2.5).

@@ -20,6 +20,7 @@ impl Engine {
         let outcome = match op {
             Op::Forget => self.0.local_op(&node, |inner, node| inner.forget(node)).await,
             Op::Settle(Outcome::ConflictCopy) => self.settle_conflict(&node).await,
+            Op::Settle(Outcome::Recreate) if self.still_there(&node).await => Ok(()),
             Op::Settle(outcome) => {
                 self.0.local_op(&node, move |inner, node| inner.settle(node, &outcome)).await
             }
@@ -131,7 +132,7 @@ impl Engine {
     }
 
     async fn failed(&self, node: &Node, send: &Send, error: &GraphError) -> Result<(), EngineError> {
-        let verdict = classify(error);
+        let verdict = self.access_lost(send, error).await.unwrap_or_else(|| classify(error));
         tracing::info!(node = %node.id, op = send.label(), %error, ?verdict, "a change was not sent");
         lock(&self.0.failures).insert(node.id, error.clone());
         let tries = node.local.as_ref().map_or(0, |local| local.tries);
@@ -409,7 +410,7 @@ pub(super) fn backoff(tries: u32) -> Duration {
 }
 
 /// How long a parked change rests before it is tried again.
-fn park_wait(kind: ParkKind, tries: u32) -> Duration {
+pub(super) fn park_wait(kind: ParkKind, tries: u32) -> Duration {
     let (first, most) = match kind {
         ParkKind::Locked => (15, 300),
         ParkKind::Quota => (60, 600),

@@ -9,6 +9,7 @@
 //!
 //! It knows nothing of the kernel: what becomes visible is told to a [`ChangeSink`].
 
+mod access;
 mod apply;
 mod between;
 mod compare;

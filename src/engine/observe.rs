@@ -479,8 +479,14 @@ impl Inner {
             } else {
                 there.iter().try_for_each(|item| applier.apply(tx, item, seen))?;
                 let mut reunion = Reunion::default();
+                // What is said to be gone may only be out of reach: that is looked at where something is at stake.
+                let at_stake = if gone.is_empty() { Default::default() } else { Self::unsent_and_above(tx)? };
                 for item in &gone {
                     let node = tx.by_item(&item.id)?.filter(|node| !is_overtaken(node, seen));
+                    if node.as_ref().is_some_and(|node| at_stake.contains(&node.id)) {
+                        applier.effects.doubted.push(item.id.clone());
+                        continue;
+                    }
                     if !node.map_or(Ok(false), |node| reunion.replace(tx, &mut applier, node.id))? {
                         applier.apply(tx, item, seen)?;
                     }

@@ -299,6 +299,9 @@ impl<'a> Planner<'a> {
         if self.world.held && matches!(outcome, Outcome::Recreate | Outcome::Gone) {
             return Some(None);
         }
+        if outcome == Outcome::Recreate && !self.is_due(local(item).retry_at) {
+            return Some(None);
+        }
         if matches!(outcome, Outcome::ConflictCopy | Outcome::Recreate) {
             return Some(self.seal_first(item, outcome));
         }
