@@ -5,6 +5,7 @@ mod sync_support;
 use std::time::Duration;
 
 use onedrivefs::emulator::{Edit, Fault, FaultAction, Flavour, Mark, Rewrite};
+use onedrivefs::vfs::{Filesystem, OpenFlags};
 use sync_support::{Machine, Service};
 
 const FLAVOURS: [Flavour; 3] = [Flavour::Personal, Flavour::Business, Flavour::DocumentLibrary];
@@ -221,5 +222,27 @@ async fn a_rewrite_of_the_former_content_is_not_taken_for_an_edit_whose_answer_w
         machine.sync().await;
         let found = contents(&service);
         assert!(found.iter().any(|content| content.starts_with("second")), "{flavour:?}: {found:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_large_file_that_was_sent_while_it_was_open_is_written_on_without_a_conflict() {
+    for flavour in FLAVOURS {
+        let service = Service::new(flavour);
+        let machine = quiet(&service).await;
+        let mut content = "0123456789abcdef".repeat(9 << 16);
+        machine.write("big", &content).await;
+        let reader = machine.open("big", OpenFlags { read: true, ..OpenFlags::default() }).await.unwrap();
+        machine.sync().await;
+        assert!(service.control.content("big").unwrap() == content);
+        let flags = OpenFlags { read: true, write: true, ..OpenFlags::default() };
+        let writer = machine.open("big", flags).await.unwrap();
+        machine.files.write(writer.0, writer.1, 5, "CHANGED".into()).await.unwrap();
+        machine.close(writer).await.unwrap();
+        machine.close(reader).await.unwrap();
+        machine.sync().await;
+        content.replace_range(5..12, "CHANGED");
+        assert_eq!(machine.list("").await, ["big"], "{flavour:?}");
+        assert!(service.control.content("big").unwrap() == content, "{flavour:?}");
     }
 }

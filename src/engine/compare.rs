@@ -225,6 +225,7 @@ impl Engine {
 
     async fn keep_what_is_same(&self, node: &Node, item: &RemoteItem) {
         if let Some(content) = node.local.as_ref().and_then(|local| local.content) {
+            self.note_sent(node.id, content, item);
             self.keep_content(item, content).await;
         }
     }

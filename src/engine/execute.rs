@@ -99,6 +99,7 @@ impl Engine {
         if let Some(item) = item.as_ref().filter(|item| has_sent_content(&send, item))
             && let Some(content) = send.content()
         {
+            self.note_sent(id, content, item);
             self.keep_content(item, content).await;
         }
         let (inner, deleted) = (self.0.clone(), matches!(send, Send::Delete { .. }));
@@ -109,6 +110,13 @@ impl Engine {
         }
         self.0.clean_up_soon().await;
         Ok(())
+    }
+
+    /// Whoever has the file open goes on from what was sent.
+    pub(super) fn note_sent(&self, id: NodeId, content: u64, item: &RemoteItem) {
+        if self.0.open.is_open(id) {
+            lock(&self.0.sent).insert(content, (id, item.version()));
+        }
     }
 
     /// What was uploaded is what a read of the new version would fetch: the cache takes it over.

@@ -64,7 +64,7 @@ use crate::content::{
     Base, BaseKind, Blocking, Cache, ContentKey, Staging, StagingError, StagingFile, StagingId,
 };
 use crate::graph::{Graph, GraphError};
-use crate::model::{Drive, DriveType, ETag, NodeId, Quota, Timestamp};
+use crate::model::{ContentVersion, Drive, DriveType, ETag, NodeId, Quota, Timestamp};
 use crate::store::{Change, Node, Store};
 
 pub use copies::{ConflictCopy, CopyState, Keep, SettleError};
@@ -202,6 +202,8 @@ struct Inner {
     ends_sessions_itself: AtomicBool,
     /// Superseded sessions are being cancelled.
     cancelling: AtomicBool,
+    /// What uploads of files that are open were answered, by staged content.
+    sent: Mutex<BTreeMap<u64, (NodeId, ContentVersion)>>,
     /// Why the last try of an unsent change failed.
     failures: Mutex<BTreeMap<NodeId, GraphError>>,
     /// Tags that the service refused, and how often in a row; of nodes with unsent changes.
@@ -266,6 +268,7 @@ impl Engine {
             rematching: AtomicBool::new(false),
             in_flight: Mutex::default(),
             uploads: Mutex::default(),
+            sent: Mutex::default(),
             failures: Mutex::default(),
             refusals: Mutex::default(),
             link: Mutex::new(Link { state: State::Starting, trouble: None }),
@@ -390,8 +393,14 @@ impl Engine {
         self.0.blocking.start(move || inner.open_staged(id, key)).await
     }
 
+    /// What the upload of this staged content was answered, while its file is open.
+    pub fn sent_as(&self, content: u64) -> Option<ContentVersion> {
+        lock(&self.0.sent).get(&content).map(|(_, version)| version.clone())
+    }
+
     /// The last handle of a node was closed.
-    pub fn released(&self, _node: NodeId) {
+    pub fn released(&self, node: NodeId) {
+        lock(&self.0.sent).retain(|_, (of, _)| *of != node);
         self.0.wake.notify_one();
     }
 }

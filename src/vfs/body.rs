@@ -14,8 +14,8 @@ use crate::store::{Node, RemoteView};
 
 /// Largest file the service takes, in bytes (graph-api 4.4: 250 GiB).
 const FILE_MAX: u64 = 250 << 30;
-/// Up to this a sealed content is copied to be written on; larger ones are overlaid.
-const COPY_MAX: u64 = 256 << 20;
+/// Up to this staged content is hashed while a program waits.
+const HASH_MAX: u64 = 8 << 20;
 /// Bytes copied or hashed at once.
 const CHUNK: u64 = 1 << 20;
 
@@ -75,10 +75,8 @@ impl Body {
                 file
             }
             Self::Staged(own) => {
-                let is_small = own.0.len() <= COPY_MAX;
-                let next =
-                    if is_small { staging.snapshot(&own.0, id) } else { staging.continue_from(&own.0, id) };
-                match next {
+                // Shares its blocks, or copies a little, or lies over it: the caller waits, and so does the store.
+                match staging.continue_from(&own.0, id) {
                     // It was sent and unlinked while it was open here.
                     Err(StagingError::Disk(error)) if error.kind() == ErrorKind::NotFound => {
                         copy(drive, content, own.0.len(), |range| Ok(own.0.read_local(range)?))?
@@ -211,8 +209,15 @@ impl Staged {
         self.0.id().0
     }
 
-    /// Whether these bytes are, as far as the service's hash can tell, those of `remote`.
-    pub fn has_content_of(&self, remote: &RemoteView) -> Result<bool, VfsError> {
+    /// Whether these bytes, which were sent, are those of `remote`: as their upload was answered, else, for small
+    /// ones, as far as the service's hash can tell. Of what cannot be told here both are kept.
+    pub fn has_content_of<D: Drive>(&self, drive: &D, remote: &RemoteView) -> Result<bool, VfsError> {
+        if let Some(sent) = drive.sent_as(self.content()) {
+            return Ok(sent.keeps_blocks_of(&remote.version));
+        }
+        if self.0.len() > HASH_MAX {
+            return Ok(false);
+        }
         let (Some(wanted), true) =
             (remote.version.hashes.quick_xor, remote.version.size == Some(self.0.len()))
         else {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::VfsError;
 use crate::clock::Clock;
 use crate::content::{Cache, ContentKey, Staging};
-use crate::model::{DriveId, DriveType, NodeId, Quota};
+use crate::model::{ContentVersion, DriveId, DriveType, NodeId, Quota};
 use crate::store::{Change, Node, Store};
 
 /// The parts of a drive on this machine, and the requests that only its engine can make.
@@ -51,6 +51,11 @@ pub trait Drive: Send + Sync + 'static {
 
     /// A handle that can write is open.
     fn has_writer(&self, node: NodeId) -> bool;
+
+    /// What the service answered to the upload of this staged content, while its file is open; none if not known.
+    fn sent_as(&self, _content: u64) -> Option<ContentVersion> {
+        None
+    }
 
     /// The last handle was closed: what waited for that may go on.
     fn released(&self, node: NodeId);

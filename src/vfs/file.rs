@@ -299,7 +299,7 @@ impl State {
         match &self.body {
             Body::Staged(own) => {
                 let Some(remote) = node.remote.clone() else { return Ok(()) };
-                if own.has_content_of(&remote)? {
+                if own.has_content_of(drive, &remote)? {
                     self.body = Body::clean(drive, &node);
                     self.origin = Some(remote);
                 }

@@ -8,7 +8,7 @@ use crate::clock::Clock;
 use crate::content::{Cache, ContentKey, Staging};
 use crate::engine::{Access, Engine, EngineError};
 use crate::graph::GraphError;
-use crate::model::{DriveId, DriveType, NodeId, Quota};
+use crate::model::{ContentVersion, DriveId, DriveType, NodeId, Quota};
 use crate::store::{Change, Node, ParkKind, Store};
 
 impl Drive for Engine {
@@ -62,6 +62,10 @@ impl Drive for Engine {
 
     fn has_writer(&self, node: NodeId) -> bool {
         self.open_nodes().has_writer(node)
+    }
+
+    fn sent_as(&self, content: u64) -> Option<ContentVersion> {
+        Engine::sent_as(self, content)
     }
 
     fn released(&self, node: NodeId) {

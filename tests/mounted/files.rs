@@ -5,12 +5,13 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::ptr;
 
+use onedrivefs::emulator::Flavour;
 use rustix::fs::{self as rfs, CWD, FallocateFlags, Mode, OFlags, SeekFrom};
 use rustix::io::{Errno, pread, pwrite, read, write};
 use rustix::mm::{MapFlags, MsyncFlags, ProtFlags, mmap, msync, munmap};
 
-use crate::mounted_support::Mounted;
 use crate::mounted_support::trace::{Trace, same_as_local};
+use crate::mounted_support::{Mounted, Options};
 
 const RW: OFlags = OFlags::RDWR;
 
@@ -181,6 +182,23 @@ fn files_can_be_mapped_shared_and_private() {
         private.set(0, b"gone");
         t.note("bytes", private.get(0, 14));
     });
+}
+
+// S94.
+#[test]
+fn what_is_stored_through_a_map_after_close_reaches_the_service() {
+    let Some(mounted) = Mounted::new(Flavour::Business, Options::default()) else { return };
+    std::fs::create_dir(mounted.path("maps")).expect("a directory");
+    let path = mounted.path("maps/file");
+    let file = create(&path, &[b'a'; 10_000]);
+    let map = Map::new(&file, 10_000, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED).expect("a map");
+    drop(file);
+    map.set(4090, b"after close");
+    drop(map);
+    mounted.sync_path("maps");
+    let mut expected = [b'a'; 10_000];
+    expected[4090..4101].copy_from_slice(b"after close");
+    assert_eq!(mounted.control().content("maps/file").expect("it was sent"), &expected[..]);
 }
 
 #[test]
