@@ -20,7 +20,9 @@ const GATHER: Duration = Duration::from_millis(500);
 const GATHER_BUSY: Duration = Duration::from_millis(1500);
 /// A channel is replaced so long before the service ends it.
 const RENEW_EARLY: Duration = Duration::from_secs(120);
-/// The longest that a channel is kept, also where the service does not say when it ends.
+/// When a channel ends of which the service does not say it (graph-api 15.28).
+const UNTOLD: Duration = Duration::from_secs(3600);
+/// The longest that a channel is kept.
 const RENEW_LATEST: Duration = Duration::from_secs(24 * 3600);
 /// The shortest, so that a clock that is wrong does not renew without end; the service ends it if it must.
 const RENEW_SOONEST: Duration = Duration::from_secs(600);
@@ -80,7 +82,7 @@ fn pause(poll: Duration, pushed: bool, idle: Duration) -> Option<Duration> {
 /// How long a channel is kept that the service ends at `expires`.
 fn lifetime(now: Timestamp, expires: Option<Timestamp>) -> Duration {
     let left = expires.map(|at| Duration::from_nanos(u64::try_from(at.0.saturating_sub(now.0)).unwrap_or(0)));
-    left.map_or(RENEW_LATEST, |left| left.saturating_sub(RENEW_EARLY).clamp(RENEW_SOONEST, RENEW_LATEST))
+    left.unwrap_or(UNTOLD).saturating_sub(RENEW_EARLY).clamp(RENEW_SOONEST, RENEW_LATEST)
 }
 
 impl Engine {
@@ -231,7 +233,7 @@ mod tests {
         let now = Timestamp::from_unix(1_800_000_000, 0);
         let after = |seconds: i64| Some(Timestamp::from_unix(1_800_000_000 + seconds, 0));
         assert_eq!(lifetime(now, after(24 * 3600)), Duration::from_secs(24 * 3600 - 120));
-        assert_eq!(lifetime(now, None), RENEW_LATEST);
+        assert_eq!(lifetime(now, None), Duration::from_secs(3480));
         assert_eq!(lifetime(now, after(3600)), Duration::from_secs(3480));
         assert_eq!(lifetime(now, after(60)), RENEW_SOONEST);
         assert_eq!(lifetime(now, after(-5)), RENEW_SOONEST, "the clocks differ");
