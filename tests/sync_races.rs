@@ -312,3 +312,55 @@ async fn a_change_that_could_not_be_looked_at_is_seen_once_it_can() {
         assert_eq!(machine.read("a.txt").await.unwrap(), "theirs, longer");
     }
 }
+
+// S34.
+#[tokio::test(start_paused = true)]
+async fn a_change_in_part_of_a_version_that_was_replaced_meanwhile_is_completed_from_the_history() {
+    for flavour in [Flavour::Personal, Flavour::Business, Flavour::DocumentLibrary] {
+        let service = Service::new(flavour);
+        let base: String = (0..60_000).map(|n| format!("{n:07} ")).collect();
+        service.write_elsewhere("data.bin", "an older version");
+        service.write_elsewhere("data.bin", &base);
+        let machine = service.machine().await;
+        machine.look().await;
+        let flags = OpenFlags { read: true, write: true, ..OpenFlags::default() };
+        let open = machine.open("data.bin", flags).await.expect("open");
+        machine.files.write(open.0, open.1, 100_000, b"changed".to_vec().into()).await.expect("write");
+        machine.close(open).await.expect("close");
+        // One of the same length first: only the hash tells which is ours.
+        service.write_elsewhere("data.bin", &base.replace("0000700", "0000800"));
+        service.write_elsewhere("data.bin", "by another client");
+        machine.sync().await;
+        let mut expected = base.into_bytes();
+        expected[100_000..100_007].copy_from_slice(b"changed");
+        let tree = service.tree();
+        assert_eq!(tree.len(), 2, "{flavour:?}: {:?}", tree.iter().map(|(path, _)| path).collect::<Vec<_>>());
+        let (copy, content) = tree.iter().find(|(path, _)| path.contains("conflict")).expect("a copy");
+        assert!(content.as_deref().map(str::as_bytes) == Some(&expected[..]), "{flavour:?}: {copy}");
+        assert_eq!(service.control.content("data.bin").as_deref(), Some(&b"by another client"[..]));
+        assert_eq!(machine.read("data.bin").await.expect("it is there"), "by another client");
+        let staged = std::fs::read_dir(service.dir().join("staging")).expect("the directory").count();
+        machine.crash();
+        assert!(staged <= 1, "{flavour:?}: what was fetched for it is gone: {staged} files");
+    }
+}
+
+// S34.
+#[tokio::test(start_paused = true)]
+async fn of_two_earlier_versions_with_one_weak_hash_none_is_guessed() {
+    let service = Service::new(Flavour::Business);
+    let (one, two) = ("1".repeat(160), "2".repeat(160));
+    service.write_elsewhere("data.bin", &format!("{one}{two}").repeat(1000));
+    let machine = service.machine().await;
+    machine.look().await;
+    let flags = OpenFlags { read: true, write: true, ..OpenFlags::default() };
+    let open = machine.open("data.bin", flags).await.expect("open");
+    machine.files.write(open.0, open.1, 100_000, b"changed".to_vec().into()).await.expect("write");
+    machine.close(open).await.expect("close");
+    service.write_elsewhere("data.bin", &format!("{two}{one}").repeat(1000));
+    service.write_elsewhere("data.bin", "by another client");
+    tokio::time::sleep(Duration::from_secs(120)).await;
+    let status = machine.engine.status().await.expect("a status");
+    assert_eq!((status.pending, status.parked), (1, 1), "{:?}", status.waiting);
+    assert_eq!(service.tree(), [file("data.bin", "by another client")], "no mix of two");
+}

@@ -3,10 +3,10 @@
 //! Where the service checks no tag at the commit there is a moment in which another client's save is replaced. The
 //! service keeps it as a version, and here it is found and comes back as a copy beside the file.
 
-use futures_util::StreamExt;
 use serde::{Deserialize, Serialize};
 
 use super::apply::fresh_local;
+use super::base::staging;
 use super::op::Send;
 use super::session::Aim;
 use super::settle::mark;
@@ -111,20 +111,14 @@ impl Engine {
         version: &Version,
     ) -> Result<(), EngineError> {
         let (graph, drive) = (&self.0.graph, &self.0.drive.id);
-        let mut download = graph.version_download(drive, item, &version.id, None, Priority::Upload).await?;
+        let download = graph.version_download(drive, item, &version.id, None, Priority::Upload).await?;
         let inner = self.0.clone();
         let create = move || -> Result<_, EngineError> {
             let content = inner.store.write(Durability::Process, |tx| tx.next_content())?;
-            inner.staging.create(StagingId(content)).map_err(disk)
+            inner.staging.create(StagingId(content)).map_err(staging)
         };
         let file = self.0.blocking.start(create).await?;
-        let mut at = 0;
-        while let Some(chunk) = download.body.next().await {
-            let (chunk, part) = (chunk?, file.clone());
-            let len = chunk.len() as u64;
-            self.0.blocking.start(move || part.write(at, &chunk)).await.map_err(disk)?;
-            at += len;
-        }
+        let at = self.save_to(download, &file).await?;
         let (inner, node, sent, seen) = (
             self.0.clone(),
             node.clone(),
@@ -132,7 +126,7 @@ impl Engine {
             LastLook { changed: version.mtime.unwrap_or_default(), size: version.size },
         );
         let record = move || -> Result<(), EngineError> {
-            file.sync().map_err(disk)?;
+            file.sync().map_err(staging)?;
             let (now, naming) = (Timestamp::from(inner.clock.wall()), inner.naming());
             let committed = inner.store.write_changes(Durability::Power, |tx| -> Result<(), StoreError> {
                 let (folder, name) = node.known_place().unwrap_or((NodeId::ROOT, "file".into()));
@@ -163,10 +157,6 @@ impl Engine {
         };
         self.0.blocking.start(record).await
     }
-}
-
-fn disk(error: crate::content::StagingError) -> EngineError {
-    GraphError::Configuration { what: format!("unsent content: {error}") }.into()
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@
 
 mod access;
 mod apply;
+mod base;
 mod between;
 mod compare;
 mod confirm;

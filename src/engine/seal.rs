@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::apply::{content_key, is_rewritten};
 use super::execute::backoff;
 use super::{Engine, EngineError, Inner, Mutant};
 use crate::content::{FetchErrorKind, StagingError, StagingFile, StagingId};
@@ -30,13 +31,31 @@ impl Engine {
 
     async fn seal_content(&self, node: &Node, content: u64) -> Sealing {
         let file = self.staged_file(node, StagingId(content)).await.map_err(|error| failure(&error))?;
-        if let Err(error) = file.fill_from_base().await {
+        if let Err(error) = file.fill_from_base().await
+            && !self.is_in_history(node, &file, &error).await?
+        {
             tracing::warn!(node = %node.id, %error, "the untouched part of a changed file cannot be fetched");
             return Err(failure(&error));
         }
         let hashing = file.clone();
         let sealed = self.0.blocking.start(move || hashing.seal()).await.map_err(|error| failure(&error))?;
         Ok((Seal { size: sealed.size, blake3: sealed.blake3, quick_xor: sealed.quick_xor }, file))
+    }
+}
+
+impl Engine {
+    /// Whether the untouched part, which `error` says is not the service's current version any more, was found among
+    /// the earlier ones.
+    async fn is_in_history(
+        &self,
+        node: &Node,
+        file: &Arc<StagingFile>,
+        error: &StagingError,
+    ) -> Result<bool, (Option<ParkKind>, String)> {
+        let (Some(ParkKind::BaseGone), _) = failure(error) else { return Ok(false) };
+        let Some(base) = node.base.as_ref().or(node.remote.as_ref()) else { return Ok(false) };
+        let key = content_key(base, is_rewritten(self.0.is_business(), &base.name));
+        self.fill_from_history(file, &key).await.map_err(|error| (None, error.to_string()))
     }
 }
 
