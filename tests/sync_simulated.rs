@@ -8,6 +8,10 @@ use sync_support::Service;
 
 const FLAVOURS: [Flavour; 3] = [Flavour::Personal, Flavour::Business, Flavour::DocumentLibrary];
 
+fn folder(path: &str) -> (String, Option<String>) {
+    (path.into(), None)
+}
+
 fn file(path: &str, content: &str) -> (String, Option<String>) {
     (path.into(), Some(content.into()))
 }
@@ -68,5 +72,50 @@ async fn an_edit_elsewhere_of_a_file_that_is_renamed_over_another_here_is_not_de
         machine.look().await;
         assert_eq!(service.tree(), [file("source", "theirs, unseen"), file("target", "mine!")]);
         assert_eq!(machine.read("source").await.unwrap(), "theirs, unseen");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_in_a_folder_that_was_moved_into_one_deleted_elsewhere_stays_in_sight() {
+    for flavour in FLAVOURS {
+        let service = Service::new(flavour);
+        service.write_elsewhere("a/c/x", "theirs");
+        service.write_elsewhere("b/d/y", "ours");
+        let machine = service.machine().await;
+        machine.look().await;
+        machine.rename("b/d", "a/c/d").await.unwrap();
+        service.edit(Edit::Delete { path: "a/c".into() });
+        machine.look().await;
+        machine.sync().await;
+        machine.look().await;
+        let moved = [folder("a"), folder("a/c"), folder("a/c/d"), file("a/c/d/y", "ours"), folder("b")];
+        let stayed = [folder("a"), folder("b"), folder("b/d"), file("b/d/y", "ours")];
+        let tree = service.tree();
+        assert!(tree == moved || tree == stayed, "{tree:?}");
+        let here = if tree == moved { "a/c/d/y" } else { "b/d/y" };
+        assert_eq!(machine.read(here).await.unwrap(), "ours");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_edit_of_a_file_moved_out_of_a_folder_that_is_deleted_elsewhere_goes_where_it_lives() {
+    for flavour in FLAVOURS {
+        let service = Service::new(flavour);
+        let machine = service.machine().await;
+        machine.mkdir("d").await.unwrap();
+        machine.write("d/f", "first").await;
+        machine.sync().await;
+        machine.look().await;
+        // So soon after an own change a report alone is not believed, but the deletion in it must wait too.
+        let open = machine.open("d/f", OpenFlags { write: true, ..OpenFlags::default() }).await.unwrap();
+        machine.files.write(open.0, open.1, 0, b"again".to_vec().into()).await.unwrap();
+        service.edit(Edit::Move { path: "d/f".into(), to: "f".into() });
+        service.edit(Edit::Delete { path: "d".into() });
+        machine.look().await;
+        machine.close(open).await.unwrap();
+        machine.sync().await;
+        machine.look().await;
+        assert_eq!(service.tree(), [file("f", "again")]);
+        assert_eq!(machine.read("f").await.unwrap(), "again");
     }
 }

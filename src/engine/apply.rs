@@ -4,6 +4,7 @@
 //! after the commit.
 
 use super::Mutant;
+use super::conflict::local_placed;
 use super::open::OpenNodes;
 use super::planner::is_swap_name;
 use super::rekey;
@@ -97,7 +98,9 @@ impl Applier<'_> {
             if Mutant::StaleListing.is_planted() { Seen { source: Source::Direct, ..seen } } else { seen };
         if item.deleted {
             let Some(node) = tx.by_item(&item.id)? else { return Ok(()) };
-            if is_overtaken(&node, seen) {
+            // What is in doubt may have been moved out of it.
+            let doubtful = seen.source == Source::Report && self.has_doubts_below(tx, node.id)?;
+            if doubtful || is_overtaken(&node, seen) {
                 self.effects.doubted.push(item.id.clone());
                 return Ok(());
             }
@@ -119,6 +122,22 @@ impl Applier<'_> {
             Some(node) => self.refresh(tx, &node, item, seen),
             None => self.introduce(tx, item, seen),
         }
+    }
+
+    /// Whether something that this report left in doubt was below `folder`, as far as known before.
+    fn has_doubts_below(&self, tx: &Tx<'_>, folder: NodeId) -> Result<bool, StoreError> {
+        for item in &self.effects.doubted {
+            let mut at = tx.by_item(item)?.and_then(|node| node.remote?.parent);
+            let mut steps = 0;
+            while let Some(id) = at.filter(|_| steps < 512) {
+                if id == folder {
+                    return Ok(true);
+                }
+                at = tx.find(id)?.and_then(|node| node.remote?.parent);
+                steps += 1;
+            }
+        }
+        Ok(false)
     }
 
     fn apply_root(&mut self, tx: &mut Tx<'_>, item: &RemoteItem) -> Result<(), StoreError> {
@@ -244,6 +263,13 @@ impl Applier<'_> {
             return Ok(false);
         }
         let is_top = above.is_empty();
+        if let Some(moved_here) = lives_elsewhere(&tx.node(id)?).filter(|_| !is_top) {
+            if !moved_here {
+                follow(tx, id)?;
+            }
+            // The item lives on, with all that is below it.
+            return Ok(moved_here);
+        }
         above.push(id);
         let mut survivors = false;
         for child in tx.children(id)? {
@@ -261,12 +287,8 @@ impl Applier<'_> {
             };
         };
         if let Some(local) = &node.local {
-            // Where the item lives elsewhere on the service (a move into this folder is unsent), it lives on.
-            let lives_on = !is_top && node.place.as_ref().map(|place| place.parent) != remote.parent;
-            if !lives_on || local.deleted {
-                tx.set_remote(id, None)?;
-            }
-            return Ok(!local.deleted && (local.content.is_some() || survivors || lives_on));
+            tx.set_remote(id, None)?;
+            return Ok(!local.deleted && (local.content.is_some() || survivors));
         }
         if survivors {
             let place = node.known_place();
@@ -289,6 +311,23 @@ impl Applier<'_> {
         }
         Ok(false)
     }
+}
+
+/// Where a node is in another folder than on the service: whether it was moved here, rather than there.
+fn lives_elsewhere(node: &Node) -> Option<bool> {
+    let (Some(remote), Some(local)) = (&node.remote, &node.local) else { return None };
+    let is_elsewhere = !local.deleted && node.place.as_ref().map(|place| place.parent) != remote.parent;
+    is_elsewhere.then(|| node.base.as_ref().is_none_or(|base| local_placed(base, local)))
+}
+
+/// An unsent change goes where its item was moved on the service.
+fn follow(tx: &mut Tx<'_>, id: NodeId) -> Result<(), StoreError> {
+    let Node { remote: Some(RemoteView { parent: Some(parent), name, .. }), local: Some(local), .. } =
+        tx.node(id)?
+    else {
+        return Ok(());
+    };
+    tx.set_local(id, Some(&LocalView { parent, name: canonical(&name), ..local }))
 }
 
 /// The report was asked for before an own operation on the node ended, so it may be older than that; or

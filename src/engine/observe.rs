@@ -294,15 +294,23 @@ impl Engine {
             Err(error) => tracing::warn!(%error, "items in doubt cannot be read from the store"),
         }
         let (mut settled, mut waiting) = (BTreeSet::new(), BTreeSet::new());
+        let mut gone = Vec::new();
         for item in doubted {
             let sent_seq = self.0.store.sequence();
             let Some(seen) = self.look_at(&item).await else { continue };
             if self.is_being_made(&seen).await {
                 waiting.insert(item);
             } else {
-                self.take_in(vec![seen], Source::Direct, sent_seq).await;
+                // What was moved out of a folder that is gone is seen elsewhere first.
+                match seen.deleted {
+                    true => gone.push((seen, sent_seq)),
+                    false => self.take_in(vec![seen], Source::Direct, sent_seq).await,
+                }
                 settled.insert(item);
             }
+        }
+        for (seen, sent_seq) in gone {
+            self.take_in(vec![seen], Source::Direct, sent_seq).await;
         }
         if settled.is_empty() && waiting.is_empty() {
             return;
