@@ -58,6 +58,8 @@ pub enum Call<'a> {
     MakeDir,
     /// Reads bytes.
     Read,
+    /// Commits a transaction of the database at this path, which makes its file calls itself.
+    Commit,
 }
 
 /// A test's hand in the disk.
@@ -148,6 +150,11 @@ impl Disk {
             hook.about_to(path, call);
         }
         Ok(())
+    }
+
+    /// The moment before a database commits: it makes its file calls itself, so a test fails them here as one.
+    pub fn before_commit(&self, step: &'static str, database: &Path) -> io::Result<()> {
+        self.step(step, database, Call::Commit)
     }
 
     /// Makes `path`, which must not exist, for reading and writing.
@@ -253,7 +260,13 @@ impl Disk {
 }
 
 /// This boot of the machine: what is not synced does not outlive it.
+///
+/// Builds with debug assertions take it from `ONEDRIVEFS_TEST_BOOT` where that is set: a power cut without one.
 pub fn boot_id() -> String {
+    #[cfg(debug_assertions)]
+    if let Ok(boot) = std::env::var("ONEDRIVEFS_TEST_BOOT") {
+        return boot;
+    }
     std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
         .map(|text| text.trim().to_owned())
         .unwrap_or_default()

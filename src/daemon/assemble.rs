@@ -216,6 +216,7 @@ fn open_store(state: &Path, drive: &Drive) -> Result<Store, DaemonError> {
         None => tx.set_meta("drive", Some(&id)),
     });
     bound.map_err(|error| store_error(state, &error))?;
+    store.keep_ballast();
     Ok(store)
 }
 

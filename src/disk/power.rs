@@ -60,7 +60,7 @@ impl DiskHook for PowerCut {
                     state.names.push(Name::Unlinked(path.into(), old));
                 }
             }
-            Call::MakeDir | Call::Read => {}
+            Call::MakeDir | Call::Read | Call::Commit => {}
         }
     }
 }

@@ -278,7 +278,10 @@ impl Applier<'_> {
         above.pop();
         let node = tx.node(id)?;
         let Some(remote) = node.remote.clone() else {
-            let unsent = node.local.as_ref().is_some_and(|local| !local.deleted);
+            // What once was an item and has no content of its own is gone with it, once that is settled.
+            let is_own = |local: &LocalView| local.content.is_some() || node.base.is_none();
+            let unsent =
+                survivors || node.local.as_ref().is_some_and(|local| !local.deleted && is_own(local));
             return if node.local.as_ref().is_some_and(|local| local.local_only && !local.deleted) {
                 rescue_local_only(tx, &node, now)?;
                 Ok(false)

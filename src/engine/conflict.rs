@@ -2,6 +2,7 @@
 //!
 //! The table is that of design 3 "What happens when both sides changed"; each row has a named test.
 
+use super::planner::is_swap_name;
 use crate::model::Comparison;
 use crate::store::{LocalView, Node, NodeKind, RemoteView, Seal, canonical};
 
@@ -55,11 +56,16 @@ pub fn resolve(sides: Sides<'_>) -> Outcome {
     let Sides { kind, base, local, remote, unsent_below } = sides;
     let Some(remote) = remote else { return deleted_remotely(kind, local, unsent_below) };
     let content_moved = content_moved(kind, base, remote);
-    let place_moved = !base.same_place(remote);
+    // A temporary name is ours, on the way through a circle of names: nobody moved it.
+    let on_its_way = is_swap_name(&remote.name);
+    let place_moved = !base.same_place(remote) && !on_its_way;
     let edited = local.content.is_some();
     let placed = local_placed(base, local);
     if local.deleted {
-        return if content_moved {
+        return if content_moved && on_its_way {
+            // It is back, where it is on the service (its other folder may be gone), but under its name.
+            rebase(LocalView { parent: remote.parent.unwrap_or(local.parent), ..only_placed(local) })
+        } else if content_moved {
             Outcome::TakeRemote { notice: Some("deleted here, but edited elsewhere meanwhile: it is back") }
         } else if place_moved {
             Outcome::TakeRemote { notice: Some("deleted here, but moved elsewhere meanwhile: it was kept") }
@@ -86,6 +92,11 @@ pub fn resolve(sides: Sides<'_>) -> Outcome {
         return Outcome::TakeRemote { notice };
     }
     rebase(next)
+}
+
+/// Of this local view, what says where the file is.
+pub fn only_placed(local: &LocalView) -> LocalView {
+    LocalView { deleted: false, content: None, seal: None, size: 0, mtime_set: false, ..local.clone() }
 }
 
 /// Whether the user moved or renamed it, relative to the base.
@@ -196,6 +207,16 @@ mod tests {
         case.remote = Some(RemoteView { parent: Some(Q), name: "b.txt".into(), ..case.base.clone() });
         let next = rebased(&case);
         assert_eq!((next.parent, next.name.as_str(), next.content), (Q, "b.txt", Some(9)));
+    }
+
+    #[test]
+    fn what_returns_under_a_temporary_name_goes_on_to_where_it_was_seen() {
+        let mut case = file();
+        case.base.name = ".onedrivefs-swap-7".into();
+        case.remote = Some(RemoteView { version: remote_at("I", P, "x", 2).version, ..case.base.clone() });
+        (case.local.name, case.local.deleted) = ("b.txt".into(), true);
+        let next = rebased(&case);
+        assert_eq!((next.parent, next.name.as_str(), next.deleted), (P, "b.txt", false));
     }
 
     #[test]

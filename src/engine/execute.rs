@@ -104,7 +104,11 @@ impl Engine {
         }
         let (inner, deleted) = (self.0.clone(), matches!(send, Send::Delete { .. }));
         let effects = self.0.blocking.start(move || inner.succeed(id, &send, item.as_ref())).await?;
-        self.0.carry_out(effects);
+        if effects.doubted.is_empty() {
+            self.0.carry_out(effects);
+        } else {
+            self.settle_doubts(effects).await;
+        }
         if deleted {
             self.room_may_have_come();
         }
@@ -200,11 +204,12 @@ impl Engine {
         }
         let wanted = match send {
             Send::Mkdir { parent, name } | Send::Create { parent, name, .. } => Some((parent.clone(), name)),
-            Send::Move { parent, name: Some(name), .. } => {
+            Send::Move { parent, name, .. } => {
+                let name = name.as_ref().or(node.remote.as_ref().map(|view| &view.name));
                 let here = node.remote.as_ref().and_then(|view| view.parent);
                 let here = here.and_then(|id| self.0.store.node(id).ok().flatten());
                 let here = here.and_then(|folder| folder.remote.as_ref().map(|view| view.item.clone()));
-                parent.clone().or(here).map(|parent| (parent, name))
+                parent.clone().or(here).zip(name)
             }
             _ => None,
         };

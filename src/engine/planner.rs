@@ -18,9 +18,11 @@
 //! - While ids may have changed (many items are missing by theirs), nothing is deleted or made again.
 //! - An item that moved to another row waits for the answer to what was sent for it from its former row.
 
+mod circles;
+
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::conflict::{self, NameTaken, Outcome, Sides};
+use super::conflict::{self, NameTaken, Outcome, Sides, only_placed};
 use super::guard::Guard;
 use super::op::{Op, Send};
 use crate::model::{ItemId, NodeId, Timestamp, names};
@@ -186,6 +188,22 @@ fn local(item: &Item) -> &LocalView {
     item.node.local.as_ref().expect("only nodes with a local view are dirty")
 }
 
+/// The change is given up for what the service has, but for a temporary name.
+fn returned(remote: &RemoteView, local: &LocalView, notice: &'static str) -> Outcome {
+    if is_swap_name(&remote.name) {
+        let parent = remote.parent.unwrap_or(local.parent);
+        Outcome::Rebase(Box::new(LocalView { parent, ..only_placed(local) }))
+    } else {
+        Outcome::TakeRemote { notice: Some(notice) }
+    }
+}
+
+/// Nothing has happened to the item elsewhere that is still to be decided about.
+fn is_settled(item: &Item) -> bool {
+    let base = item.node.base.as_ref();
+    base.is_none_or(|base| conflict::is_current(base, item.node.remote.as_ref()))
+}
+
 struct Planner<'a> {
     world: &'a World,
     plan: Plan,
@@ -337,22 +355,21 @@ impl<'a> Planner<'a> {
             }
             return None;
         }
-        if self.world.held
-            || item.open
-            || self.is_covered(remote)
-            || !self.deleting_has_ended(remote, local(item))
-        {
+        if self.world.held || item.open {
             return None;
         }
         let folder = item.node.kind.is_directory();
+        if folder && self.has_children(id) {
+            // However deep: what is above finds it back, and returns too.
+            let notice = "deleted here, but something new appeared inside: it is back";
+            return Some(Op::Settle(returned(remote, local(item), notice)));
+        }
+        if self.is_covered(remote) || !self.deleting_has_ended(remote, local(item)) {
+            return None;
+        }
         if folder {
             if self.awaiting.contains(&remote.item) {
                 return None;
-            }
-            let known = self.world.folders.get(&id);
-            if known.is_some_and(|folder| folder.has_children) {
-                let notice = Some("deleted here, but something new appeared inside: it is back");
-                return Some(Op::Settle(Outcome::TakeRemote { notice }));
             }
             if !self.may_delete_tree(id, local(item).changed_seq) {
                 return None;
@@ -387,6 +404,10 @@ impl<'a> Planner<'a> {
         })
     }
 
+    fn has_children(&self, folder: NodeId) -> bool {
+        self.world.folders.get(&folder).is_some_and(|folder| folder.has_children)
+    }
+
     /// All known below was deleted here and rests with it, and the look is newer than the last unlink.
     fn may_delete_tree(&mut self, id: NodeId, changed_seq: u64) -> bool {
         let mut newest = changed_seq;
@@ -397,7 +418,7 @@ impl<'a> Planner<'a> {
                 if self.world.looked.is_none() || !local.deleted || item.open || item.attempt.is_some() {
                     return false;
                 }
-                if self.must_be_confirmed(item) {
+                if self.must_be_confirmed(item) || self.has_children(child) || !is_settled(item) {
                     return false;
                 }
                 if item.node.remote.as_ref().is_some_and(|view| self.awaiting.contains(&view.item)) {
@@ -435,14 +456,15 @@ impl<'a> Planner<'a> {
 
     fn send(&mut self, id: NodeId, item: &Item) -> Option<Op> {
         let local = local(item);
-        let parent = self.world.folders.get(&local.parent)?.item.clone()?;
+        let parent = self.world.folders.get(&local.parent).and_then(|folder| folder.item.clone());
         match &item.node.remote {
-            None => self.create(id, item, parent),
+            None => self.create(id, item, parent?),
             Some(remote) => {
                 let moved = remote.parent != Some(local.parent) || canonical(&remote.name) != local.name;
                 if moved {
                     return self.relocate(id, item, remote, parent);
                 }
+                parent?;
                 self.content_or_time(id, item, remote)
             }
         }
@@ -468,33 +490,41 @@ impl<'a> Planner<'a> {
         self.when_free(id, item, || Op::Send(send))
     }
 
-    fn relocate(&mut self, id: NodeId, item: &Item, remote: &RemoteView, parent: ItemId) -> Option<Op> {
+    fn relocate(
+        &mut self,
+        id: NodeId,
+        item: &Item,
+        remote: &RemoteView,
+        parent: Option<ItemId>,
+    ) -> Option<Op> {
         let local = local(item);
         if self.is_visibly_below(local.parent, id) {
             // It was moved into a folder that, elsewhere, was moved into it: both would be out of sight.
-            let notice = Some("moved here into what was moved into it elsewhere: the other place was kept");
-            return Some(Op::Settle(Outcome::TakeRemote { notice }));
+            let notice = "moved here into what was moved into it elsewhere: the other place was kept";
+            return Some(Op::Settle(returned(remote, local, notice)));
         }
-        if self.is_remotely_below(local.parent, id) {
+        let to = parent.filter(|_| !self.is_remotely_below(local.parent, id));
+        let away = to.clone().filter(|_| remote.parent != Some(local.parent));
+        if to.is_some() {
+            let send = Send::Move {
+                item: remote.item.clone(),
+                parent: away.clone(),
+                name: (canonical(&remote.name) != local.name).then(|| local.name.clone()),
+                if_match: remote.version.etag.clone(),
+            };
+            if let Some(op) = self.when_free(id, item, || Op::Send(send)) {
+                return Some(op);
+            }
+        }
+        if is_swap_name(&remote.name) && away.is_none() || !self.breaks_circle(id, away.is_some()) {
             return None;
         }
-        let send = Send::Move {
+        Some(Op::Send(Send::Move {
             item: remote.item.clone(),
-            parent: (remote.parent != Some(local.parent)).then_some(parent),
-            name: (canonical(&remote.name) != local.name).then(|| local.name.clone()),
+            parent: away,
+            name: Some(format!("{SWAP_PREFIX}{}", id.0)),
             if_match: remote.version.etag.clone(),
-        };
-        if let Some(op) = self.when_free(id, item, || Op::Send(send)) {
-            return Some(op);
-        }
-        self.breaks_circle(id).then(|| {
-            Op::Send(Send::Move {
-                item: remote.item.clone(),
-                parent: None,
-                name: Some(format!("{SWAP_PREFIX}{}", id.0)),
-                if_match: remote.version.etag.clone(),
-            })
-        })
+        }))
     }
 
     fn content_or_time(&mut self, _id: NodeId, item: &Item, remote: &RemoteView) -> Option<Op> {
@@ -563,30 +593,6 @@ impl<'a> Planner<'a> {
         }
     }
 
-    /// Whether `id` is the smallest node of a circle in which each waits for the next one's name.
-    fn breaks_circle(&self, id: NodeId) -> bool {
-        let mut at = id;
-        let mut seen = BTreeSet::new();
-        loop {
-            let Some(item) = self.world.dirty.get(&at).filter(|item| item.attempt.is_none()) else {
-                return false;
-            };
-            let local = local(item);
-            let wanted = names::fold(&local.name);
-            let holders = self.holders(local.parent, &wanted);
-            let next =
-                holders.into_iter().find(|(other, holder)| *other != at && !self::local(holder).deleted);
-            let Some((next, _)) = next else { return false };
-            if next == id {
-                return seen.iter().all(|&other| other > id);
-            }
-            if !seen.insert(next) {
-                return false;
-            }
-            at = next;
-        }
-    }
-
     /// Whether, in the visible tree, `folder` lies below `above` (or is it).
     fn is_visibly_below(&self, folder: NodeId, above: NodeId) -> bool {
         let mut at = Some(folder);
@@ -621,6 +627,9 @@ enum Holder {
     Staying(NodeId, NodeKind),
 }
 
+#[cfg(test)]
+#[path = "planner_properties/mod.rs"]
+mod properties;
 #[cfg(test)]
 #[path = "planner_tests.rs"]
 mod tests;

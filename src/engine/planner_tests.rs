@@ -173,6 +173,34 @@ fn a_circle_of_three_names_breaks_at_one_place_only() {
     assert_eq!(ops(&world).len(), 1);
 }
 
+/// A new folder takes the name of one that is moved into it: `mv a x; mkdir a; mv x a/b`.
+#[test]
+fn a_folder_that_goes_into_a_new_one_under_its_own_name_makes_room_for_it() {
+    let mut world = world();
+    let new = add(&mut world, 11, NodeKind::Folder, None, local_at(ROOT, "a"));
+    world.folders.insert(new, Folder { visible_parent: Some(ROOT), ..Folder::default() });
+    add(&mut world, 10, NodeKind::Folder, Some(remote_at("A", ROOT, "a", 0)), local_at(new, "b"));
+    let planned = ops(&world);
+    let [(10, Op::Send(Send::Move { parent: None, name: Some(name), .. }))] = &planned[..] else {
+        panic!("{planned:?}")
+    };
+    assert!(is_swap_name(name));
+}
+
+/// What was inside a folder takes its name when that is gone: `mv a/b x; rmdir a; mv x a`.
+#[test]
+fn what_takes_the_name_of_the_deleted_folder_that_it_was_in_leaves_that_first() {
+    let mut world = world();
+    let top =
+        add(&mut world, 10, NodeKind::Folder, Some(remote_at("A", DIR, "a", 0)), deleted(local_at(DIR, "a")));
+    add(&mut world, 11, NodeKind::Folder, Some(remote_at("B", top, "b", 0)), local_at(DIR, "a"));
+    let planned = ops(&world);
+    let [(11, Op::Send(Send::Move { parent: Some(parent), name: Some(name), .. }))] = &planned[..] else {
+        panic!("{planned:?}")
+    };
+    assert!(is_swap_name(name) && *parent == ItemId::new("DIR"));
+}
+
 #[test]
 fn a_case_only_rename_does_not_wait_for_itself() {
     let mut world = world();
@@ -257,6 +285,32 @@ fn a_deleted_folder_in_which_something_new_appeared_returns() {
         matches!(&planned[..], [(10, Op::Settle(Outcome::TakeRemote { notice: Some(_) }))]),
         "{planned:?}"
     );
+}
+
+#[test]
+fn a_deleted_tree_in_whose_depth_something_new_appeared_is_not_deleted() {
+    let mut world = world();
+    add(&mut world, 10, NodeKind::Folder, Some(remote_at("D", ROOT, "d", 0)), deleted(local_at(ROOT, "d")));
+    let inner = remote_at("E", NodeId(10), "e", 0);
+    add(&mut world, 11, NodeKind::Folder, Some(inner), deleted(local_at(NodeId(10), "e")));
+    world.folders.insert(NodeId(11), Folder { has_children: true, ..Folder::default() });
+    let planned = ops(&world);
+    assert!(
+        matches!(&planned[..], [(11, Op::Settle(Outcome::TakeRemote { notice: Some(_) }))]),
+        "{planned:?}"
+    );
+}
+
+#[test]
+fn a_tree_is_not_deleted_before_what_happened_elsewhere_to_something_inside_is_settled() {
+    let mut world = world();
+    add(&mut world, 10, NodeKind::Folder, Some(remote_at("D", ROOT, "d", 0)), deleted(local_at(ROOT, "d")));
+    let inside =
+        add(&mut world, 11, NodeKind::File, Some(remote_at("F", ROOT, "f", 1)), deleted(local_at(ROOT, "f")));
+    // Edited elsewhere, and moved into the folder.
+    world.dirty.get_mut(&inside).unwrap().node.remote = Some(remote_at("F", NodeId(10), "f", 2));
+    let planned = ops(&world);
+    assert!(matches!(&planned[..], [(11, Op::Settle(Outcome::TakeRemote { .. }))]), "{planned:?}");
 }
 
 #[test]

@@ -6,7 +6,7 @@ use super::op::Send;
 use super::planner::is_swap_name;
 use super::settle::discard_item;
 use super::{Inner, Mutant};
-use crate::model::{ItemId, ItemKind, NodeId, RemoteItem, Timestamp};
+use crate::model::{Comparison, ItemId, ItemKind, NodeId, RemoteItem, Timestamp};
 use crate::store::{
     Attempt, Durability, LocalView, Node, NodeKind, Parked, Place, RemoteView, StoreError, Tx, canonical,
 };
@@ -114,7 +114,7 @@ fn record_item(
     let node = tx.find(id)?;
     let Some(node) = node.filter(|node| still_has(node, send)) else {
         return match send.item() {
-            Some(sent) => record_elsewhere(tx, sent, item, (seq, now), applier),
+            Some(sent) => record_elsewhere(tx, (send, sent), item, (seq, now), applier),
             // Nobody wants what was made: its row went away, or took another item over (save by rename).
             None => discard_item(tx, &view_of(item, parent, name), kind_of(item), now),
         };
@@ -126,6 +126,11 @@ fn record_item(
         Some(old) => merged(old, item, parent.or(old.parent)),
         None => view_of(item, parent, name),
     };
+    let known = node.remote.as_ref().and_then(|old| old.version.etag.as_ref());
+    if send.if_match().is_some() && known != send.if_match() {
+        // A report came while the request was on its way: it may be newer than this answer.
+        applier.effects.doubted.push(item.id.clone());
+    }
     if let (None, Send::Move { .. } | Send::SetTime { .. }, Some(old)) = (send.content(), send, &node.remote)
         && old.version != view.version
         && old.version.keeps_blocks_of(&view.version)
@@ -192,7 +197,7 @@ fn still_has(node: &Node, send: &Send) -> bool {
 /// from the state that the request has made.
 fn record_elsewhere(
     tx: &mut Tx<'_>,
-    sent: &ItemId,
+    (send, sent): (&Send, &ItemId),
     item: &RemoteItem,
     (seq, now): (u64, Timestamp),
     applier: &mut Applier<'_>,
@@ -208,7 +213,7 @@ fn record_elsewhere(
     tx.set_remote(id, Some(&view))?;
     tx.set_own(id, seq, now)?;
     if local.is_some() && base.as_ref() == Some(&old) {
-        tx.set_base(id, Some(&view))?;
+        tx.set_base(id, Some(&start_after(send, base.as_ref(), &view)))?;
     }
     Ok(())
 }
@@ -223,6 +228,28 @@ fn displace_twin(tx: &mut Tx<'_>, id: NodeId, item: &RemoteItem) -> Result<bool,
     tx.adopt_children(twin.id, id)?;
     tx.remove(twin.id)?;
     Ok(true)
+}
+
+/// What the rest of a change starts from after an operation: what the operation itself made. What others did to
+/// the item in between stays to be decided about.
+pub(super) fn start_after(send: &Send, before: Option<&RemoteView>, view: &RemoteView) -> RemoteView {
+    let mut start = view.clone();
+    let Some(before) = before.filter(|_| send.item().is_some()) else { return start };
+    let compared = before.version.compare(&view.version);
+    if send.content().is_none() && matches!(compared, Comparison::Different | Comparison::Unknown) {
+        start.version = before.version.clone();
+    }
+    let (moved, renamed) = match send {
+        Send::Move { parent, name, .. } => (parent.is_some(), name.is_some()),
+        _ => (false, false),
+    };
+    if !moved {
+        start.parent = before.parent;
+    }
+    if !renamed {
+        start.name.clone_from(&before.name);
+    }
+    start
 }
 
 /// What of the local view is still unsent after the operation.
@@ -244,8 +271,9 @@ fn finish_local(
         tx.set_shown_mtime(node.id, Some(local.mtime))?;
     }
     let placed = view.parent != Some(next.parent) || crate::store::canonical(&view.name) != next.name;
-    if next.deleted || next.content.is_some() || next.mtime_set || placed {
-        tx.set_base(node.id, Some(view))?;
+    let start = start_after(send, node.base.as_ref(), view);
+    if next.deleted || next.content.is_some() || next.mtime_set || placed || start != *view {
+        tx.set_base(node.id, Some(&start))?;
         tx.set_local(node.id, Some(&next))
     } else {
         tx.set_local(node.id, None)
@@ -274,9 +302,14 @@ fn record_deleted(
     let mut gone = Vec::new();
     while let Some(at) = stack.pop() {
         gone.push(at);
-        stack.extend(
-            tx.dirty_remote_children(at)?.iter().filter(|child| is_deleted(child)).map(|child| child.id),
-        );
+        for child in tx.dirty_remote_children(at)? {
+            if is_deleted(&child) {
+                stack.push(child.id);
+            } else {
+                // Moved into it elsewhere after the last look, or out of it here a moment too late.
+                tx.set_remote(child.id, None)?;
+            }
+        }
     }
     for at in gone.into_iter().rev() {
         let Some(node) = tx.find(at)? else { continue };
@@ -287,6 +320,12 @@ fn record_deleted(
         if !is_deleted(&node) {
             // Made again under this row while the delete was on its way.
             tx.set_remote(at, None)?;
+            continue;
+        }
+        if tx.has_children(at)? {
+            // Moved into it elsewhere after the last look: what of that is unsent needs the folder again.
+            tx.set_local(at, None)?;
+            applier.remove(tx, at, now)?;
             continue;
         }
         tx.set_remote(at, None)?;

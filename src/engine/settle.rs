@@ -1,7 +1,8 @@
 //! Outcomes of the conflict table and of name clashes, carried out in the store.
 
 use super::apply::{Applier, fresh_local};
-use super::conflict::{NameTaken, Outcome};
+use super::conflict::{NameTaken, Outcome, only_placed};
+use super::planner::is_swap_name;
 use crate::model::{NodeId, Timestamp, names};
 use crate::store::{Conflict, ConflictCause, LocalView, Node, NodeKind, Power, RemoteView, StoreError, Tx};
 
@@ -76,7 +77,8 @@ pub(super) fn settle(
                 return tx.remove(node.id);
             }
             // A folder: what is clean inside goes with it, what is not keeps it alive.
-            let item = node.base.clone();
+            let seen = |view| RemoteView { parent: Some(local.parent), name: local.name.clone(), ..view };
+            let item = node.base.clone().map(seen);
             tx.set_local(node.id, None)?;
             tx.set_remote(node.id, item.as_ref())?;
             applier.remove(tx, node.id, naming.now)
@@ -94,7 +96,14 @@ fn conflict_copy(tx: &mut Tx<'_>, node: &Node, local: &LocalView, naming: &Namin
     };
     let copy = tx.insert(node.kind)?;
     let seq = tx.next_sequence();
-    tx.set_local(node.id, None)?;
+    match node.remote.as_ref().filter(|view| is_swap_name(&view.name)) {
+        // On its way through a circle of names: it still goes to its place.
+        Some(view) => {
+            tx.set_base(node.id, Some(view))?;
+            tx.set_local(node.id, Some(&LocalView { changed_seq: seq, ..only_placed(local) }))?;
+        }
+        None => tx.set_local(node.id, None)?,
+    }
     tx.set_shown_mtime(node.id, None)?;
     tx.content_changed(node.id);
     let copied = LocalView {

@@ -23,10 +23,10 @@ pub(super) struct Log {
 
 impl Log {
     /// The log beside `database`, which exists while a connection is open.
-    pub fn open(database: &Path) -> Result<Self, StoreError> {
+    pub fn open(disk: &Disk, database: &Path) -> Result<Self, StoreError> {
         let mut path = database.as_os_str().to_owned();
         path.push("-wal");
-        let file = Disk::new().open(path.as_ref());
+        let file = disk.open(path.as_ref());
         let file = file.map_err(|source| StoreError::Io { path: path.into(), source })?;
         Ok(Self { file, asked: AtomicU64::new(0), synced: Mutex::new(0) })
     }

@@ -9,6 +9,7 @@
 //!
 //! It knows nothing of the network, of content and of the kernel.
 
+mod ballast;
 mod cache;
 mod conflicts;
 mod lock;
@@ -21,11 +22,12 @@ mod types;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 
+use crate::disk::Disk;
 use crate::model::{ItemId, NodeId};
 
 pub use conflicts::{Conflict, ConflictCause};
@@ -80,7 +82,11 @@ impl StoreError {
     /// The disk has no room for the change.
     pub fn is_out_of_space(&self) -> bool {
         match self {
-            Self::Database(error) => error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull),
+            Self::Database(error) => {
+                let extended = error.sqlite_error().map(|error| error.extended_code);
+                error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull)
+                    || extended == Some(rusqlite::ffi::SQLITE_IOERR_SHMSIZE)
+            }
             Self::Io { source, .. } => crate::disk::is_out_of_space(source),
             _ => false,
         }
@@ -105,6 +111,9 @@ pub struct Store {
     sequence: AtomicU64,
     cache: cache::Cache,
     log: log::Log,
+    /// Room that is given up where a commit would find none.
+    ballast: OnceLock<ballast::Ballast>,
+    disk: Disk,
     path: PathBuf,
 }
 
@@ -121,6 +130,11 @@ impl Store {
     ///
     /// The caller holds the [`StateLock`] of `dir`.
     pub fn open(dir: &Path) -> Result<Self, StoreError> {
+        Self::open_on(dir, Disk::new())
+    }
+
+    /// As [`Store::open`], where each commit and each sync of the log is a step of `disk`.
+    pub fn open_on(dir: &Path, disk: Disk) -> Result<Self, StoreError> {
         let path = dir.join("store.sqlite");
         let mut writer = Connection::open(&path)?;
         schema::migrate(&mut writer)?;
@@ -146,7 +160,9 @@ impl Store {
             next_reader: AtomicU64::new(0),
             sequence: AtomicU64::new(sequence),
             cache: cache::Cache::new(),
-            log: log::Log::open(&path)?,
+            log: log::Log::open(&disk, &path)?,
+            ballast: OnceLock::new(),
+            disk,
             path,
         };
         store.write(Durability::Process, |tx| tx.ensure_root())?;
@@ -170,22 +186,46 @@ impl Store {
         durability: Durability,
         change: impl FnOnce(&mut Tx<'_>) -> Result<T, E>,
     ) -> Result<Committed<T>, E> {
-        let committed = {
-            let mut writer = lock(&self.writer);
-            let transaction = writer
-                .transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)
-                .map_err(StoreError::from)?;
-            let mut tx = Tx::new(transaction, self.sequence.load(Ordering::Acquire));
-            let value = change(&mut tx)?;
-            let done = tx.commit()?;
-            self.sequence.store(done.sequence, Ordering::Release);
-            self.cache.committed(done.coarse, &done.touched, &done.changes);
-            Committed { value, changes: done.changes }
-        };
+        if let Some(ballast) = self.ballast.get() {
+            ballast.make_room();
+        }
+        let committed = self.transact(change)?;
         if durability == Durability::Power {
             self.log.sync(&self.path)?;
         }
         Ok(committed)
+    }
+
+    fn transact<T, E: From<StoreError>>(
+        &self,
+        change: impl FnOnce(&mut Tx<'_>) -> Result<T, E>,
+    ) -> Result<Committed<T>, E> {
+        let mut writer = lock(&self.writer);
+        let transaction = writer
+            .transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)
+            .map_err(|error| self.failed(error.into()))?;
+        let mut tx = Tx::new(transaction, self.sequence.load(Ordering::Acquire));
+        let value = change(&mut tx)?;
+        let before = self.disk.before_commit("store.commit", &self.path);
+        before.map_err(|source| self.failed(self.io(source)))?;
+        let done = tx.commit().map_err(|error| self.failed(error))?;
+        self.sequence.store(done.sequence, Ordering::Release);
+        self.cache.committed(done.coarse, &done.touched, &done.changes);
+        Ok(Committed { value, changes: done.changes })
+    }
+
+    /// The next commit finds room, if that was what this one lacked.
+    fn failed(&self, error: StoreError) -> StoreError {
+        if let (true, Some(ballast)) = (error.is_out_of_space(), self.ballast.get()) {
+            ballast.release();
+        }
+        error
+    }
+
+    /// Keeps some room of the disk for commits from here on.
+    pub fn keep_ballast(&self) {
+        let path = self.path.with_file_name("ballast");
+        self.ballast.get_or_init(|| ballast::Ballast::new(path, self.disk.clone()));
     }
 
     /// Looks at several things as of one moment, beside the writer: however long it takes, no change waits.
@@ -403,8 +443,16 @@ impl Store {
     /// Moves the log into the database; called from its own thread, now and then and before exit.
     pub fn checkpoint(&self) -> Result<(), StoreError> {
         let writer = lock(&self.writer);
+        self.disk.before_commit("store.checkpoint", &self.path).map_err(|source| self.io(source))?;
         writer.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))?;
+        if let Some(ballast) = self.ballast.get() {
+            ballast.restore();
+        }
         Ok(())
+    }
+
+    fn io(&self, source: std::io::Error) -> StoreError {
+        StoreError::Io { path: self.path.clone(), source }
     }
 
     fn reader<T>(&self, query: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, StoreError> {

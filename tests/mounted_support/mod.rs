@@ -34,6 +34,8 @@ pub struct Options {
     pub deadline: Duration,
     /// The program runs as this user.
     pub uid: Option<u32>,
+    /// State and cache lie below this directory.
+    pub disk: Option<PathBuf>,
 }
 
 impl Default for Options {
@@ -43,6 +45,7 @@ impl Default for Options {
             mount: "settle=100ms,poll-interval=1s,push=false".into(),
             deadline: Duration::from_secs(120),
             uid: None,
+            disk: None,
         }
     }
 }
@@ -123,7 +126,11 @@ impl Mounted {
     }
 
     pub fn state_dir(&self) -> PathBuf {
-        self.work.path().join("state")
+        self.disk().join("state")
+    }
+
+    fn disk(&self) -> &Path {
+        self.options.disk.as_deref().unwrap_or(self.work.path())
     }
 
     pub fn control(&self) -> Control {
@@ -132,21 +139,27 @@ impl Mounted {
 
     /// Mounts (again) and waits until the drive is usable.
     pub fn mount(&self) {
+        self.start(&[]);
+        self.await_ready();
+    }
+
+    /// Starts the daemon with these environment variables, and does not wait for it.
+    pub fn start(&self, environment: &[(&str, &str)]) {
         let mut arguments: Vec<OsString> = vec!["mount".into(), "me".into(), self.root().into()];
         arguments.extend(["--foreground".into(), "--graph-url".into(), self.service.url().into()]);
         arguments.extend(["--state-dir".into(), self.state_dir().into()]);
-        arguments.extend(["--cache-dir".into(), self.work.path().join("cache").into()]);
+        arguments.extend(["--cache-dir".into(), self.disk().join("cache").into()]);
         let limits = "request-rate=1000000,request-burst=1000000,min-free=1MiB";
         arguments.extend(["-o".into(), format!("{limits},{}", self.options.mount).into()]);
         let mut command = self.command();
         let log = fs::File::options().create(true).append(true).open(self.log_path()).expect("a log");
+        command.envs(environment.iter().copied());
         command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         let child = process::spawn(command);
         let pid = child.id();
         *self.lock() = Some(child);
         *self.watchdog.lock().expect("no panics") =
             Some(Watchdog::start(pid, self.root(), self.options.deadline));
-        self.await_ready();
     }
 
     /// The program, with the surroundings of this mount.
@@ -177,14 +190,22 @@ impl Mounted {
     }
 
     fn await_ready(&self) {
+        if !self.is_ready_soon() {
+            let ended = self.ended();
+            panic!("the mount is not usable; the daemon ended: {ended:?}\n{}", self.log_tail());
+        }
+    }
+
+    /// Waits until the drive is usable; false if the daemon ends instead, or takes half a minute.
+    pub fn is_ready_soon(&self) -> bool {
         let root = self.root();
+        let mut gone = false;
         let ready = until(Duration::from_secs(30), || {
-            if let Some(status) = self.ended() {
-                panic!("the daemon ended ({status}) before the mount was usable\n{}", self.log_tail());
-            }
-            process::is_mounted(&root) && self.run(&["status", "--json", &text(&root)]).status.success()
+            gone = self.ended().is_some();
+            gone || process::is_mounted(&root)
+                && self.run(&["status", "--json", &text(&root)]).status.success()
         });
-        assert!(ready, "the mount is not usable\n{}", self.log_tail());
+        ready && !gone
     }
 
     /// How the daemon ended, if it did.
@@ -237,8 +258,8 @@ impl Mounted {
     /// Kills the daemon as a crash would; the dead mount stays.
     pub fn kill9_only(&self) {
         self.watchdog.lock().expect("no panics").take();
-        let mut child = self.lock().take().expect("it is mounted");
-        child.kill().expect("it can be killed");
+        let Some(mut child) = self.lock().take() else { return };
+        child.kill().expect("it can be killed, or is dead already");
         child.wait().expect("it is ours");
     }
 

@@ -80,9 +80,14 @@ pub struct Setup {
 
 impl Service {
     pub fn new(flavour: Flavour) -> Self {
+        Self::on(flavour, tempfile::tempdir().expect("a directory"))
+    }
+
+    /// With the machine's state in this directory.
+    pub fn on(flavour: Flavour, disk: tempfile::TempDir) -> Self {
         let clock: Arc<dyn Clock> = Arc::new(SeededClock::with_seed(1));
         let config = EmulatorConfig { flavour, clock: Arc::clone(&clock), ..EmulatorConfig::default() };
-        Self::of(config, clock, tempfile::tempdir().expect("a directory"))
+        Self::of(config, clock, disk)
     }
 
     /// A service whose machine has its state in `disk`.
@@ -117,6 +122,13 @@ impl Service {
     }
 
     pub async fn machine_of(&self, change: impl FnOnce(&mut Setup)) -> Machine {
+        self.try_machine_of(change)
+            .await
+            .unwrap_or_else(|error| panic!("the machine does not start: {error}"))
+    }
+
+    /// As [`Service::machine_of`]; what hinders the start is told.
+    pub async fn try_machine_of(&self, change: impl FnOnce(&mut Setup)) -> Result<Machine, String> {
         let dir = self.disk.path();
         let mut setup = Setup {
             // Tests that count requests, or that look when they say so, are not told of changes unless they ask for it.
@@ -139,12 +151,13 @@ impl Service {
         let graph = Graph::new(graph_config, setup.transport, setup.tokens, clock).expect("a client");
         let drive = self.drive(&graph).await;
         let lock = StateLock::take(dir).expect("the state is free");
-        let store = Arc::new(Store::open(dir).expect("a store"));
+        let told = |error: &dyn std::error::Error| error.to_string();
+        let store = Arc::new(Store::open_on(dir, setup.disk.clone()).map_err(|error| told(&error))?);
         let fetch = GraphFetch::new(graph.clone(), drive.id.clone());
         let reads = Arc::new(SharedFetch(fetch.clone()));
-        let cache =
-            Cache::open(setup.cache, setup.disk.clone(), Arc::clone(&self.clock), reads).expect("a cache");
-        let staging = Staging::open(setup.staging, setup.disk).expect("a staging area");
+        let cache = Cache::open(setup.cache, setup.disk.clone(), Arc::clone(&self.clock), reads)
+            .map_err(|error| told(&error))?;
+        let staging = Staging::open(setup.staging, setup.disk).map_err(|error| told(&error))?;
         let engine = Engine::new(Parts {
             store,
             cache,
@@ -157,10 +170,10 @@ impl Service {
             blocking: Blocking::Inline,
             config: setup.engine,
         });
-        engine.recover().expect("the state is sound");
+        engine.recover().map_err(|error| told(&error))?;
         engine.start();
         let files = Arc::new(Vfs::new(engine.clone(), setup.vfs));
-        Machine { engine, files, _lock: lock }
+        Ok(Machine { engine, files, _lock: lock })
     }
 
     /// The drive, as a machine remembers it once it was found.

@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use super::StagingError;
 use crate::disk::Disk;
 
-/// The most that is written before the disk is asked again.
-const MAX_CREDIT: u64 = 64 << 20;
+/// The most that is written before the disk is asked again: less than what the store keeps for itself.
+const MAX_CREDIT: u64 = 4 << 20;
 
 /// The free space of the staging directory's file system, asked for now and then.
 #[derive(Debug)]
