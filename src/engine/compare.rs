@@ -13,13 +13,14 @@ use super::conflict::{NameTaken, Outcome, may_be_same};
 use super::error::{Verdict, classify};
 use super::execute::backoff;
 use super::op::Send;
+use super::power::LAST_CHANGE_LOST;
 use super::settle::discard_item;
 use super::{Engine, EngineError, Inner, Mutant};
 use crate::content::{CachedFile, Reader, StagingId};
 use crate::graph::{GraphError, Priority};
 use crate::model::remote::ModifiedBy;
 use crate::model::{ByteRange, Comparison, ItemKind, NodeId, RemoteItem, Timestamp};
-use crate::store::{Durability, LocalView, Node, NodeKind, RemoteView, StoreError, Tx};
+use crate::store::{Durability, LocalView, Node, NodeKind, Power, RemoteView, StoreError, Tx};
 
 /// Who we are to the service, as an answer to a change of ours said (JSON).
 const ME: &str = "me";
@@ -276,11 +277,17 @@ impl Inner {
 
     /// The service has the node's unsent content already; what else of the change is unsent stays so.
     fn drop_sent_content(&self, node: &Node) -> Result<(), StoreError> {
+        let now = self.naming().now;
         self.if_unchanged(node, |tx, _| {
             let (Some(local), Some(base), Some(remote)) = (&node.local, &node.base, &node.remote) else {
                 return Ok(());
             };
-            tx.set_shown_mtime(node.id, Some(local.mtime))?;
+            let power = local.content.map(|content| tx.power(content)).transpose()?.flatten();
+            if power == Some(Power::Lost) {
+                tx.notice(now, &tx.path(node.id)?, LAST_CHANGE_LOST)?;
+            } else {
+                tx.set_shown_mtime(node.id, Some(local.mtime))?;
+            }
             // What is left is decided from the base that differs in what else moved.
             tx.set_base(node.id, Some(&RemoteView { version: remote.version.clone(), ..base.clone() }))?;
             tx.set_local(node.id, Some(&without_content(local)))

@@ -16,6 +16,9 @@ const BOOT: &str = "boot";
 /// Set while the newest run ended in order: all of its content is durable.
 const CLOSED: &str = "closed_at";
 
+/// Of a change of which nothing is left.
+pub(super) const LAST_CHANGE_LOST: &str = "not synced when the power went: the last change is lost";
+
 /// What a power cut left of a content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Rest {
@@ -73,11 +76,7 @@ impl Inner {
                 tx.notice(now, &tx.path(node.id)?, "not synced when the power went: it may be incomplete")
             }
             Rest::Nothing => {
-                tx.notice(
-                    now,
-                    &tx.path(node.id)?,
-                    "not synced when the power went: the last change is lost",
-                )?;
+                tx.notice(now, &tx.path(node.id)?, LAST_CHANGE_LOST)?;
                 take_back(tx, node, local)
             }
         })?)

@@ -402,7 +402,7 @@ impl Shared {
             _ if same_boot => (records.len(), Trust::Exact),
             Some(count) if log::has_changes(&records[count as usize..]) => (count as usize, Trust::UpToSync),
             Some(_) => (records.len(), Trust::Exact),
-            None if !log::has_changes(&records) => (records.len(), Trust::Exact),
+            // Also where the log holds no change: it was made for one, whose record may be what the power took.
             None => (records.len(), Trust::Unsynced),
         };
         let Replay { overlay, base, records } = Replay::of(&header, &records[..kept]);
