@@ -19,7 +19,6 @@ use std::path::Path;
 use std::sync::Arc;
 
 mod file;
-#[cfg(any(test, debug_assertions))]
 pub mod power;
 
 pub use file::DiskFile;

@@ -5,6 +5,13 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use onedrivefs::disk::power::PowerCut;
+use onedrivefs::disk::{Call, DiskHook};
+
+use super::dice::Dice;
+use super::wire::lock;
 
 /// A directory in memory where there is one: nothing here must outlive the process.
 pub fn directory() -> tempfile::TempDir {
@@ -37,4 +44,60 @@ fn copy(from: &Path, to: &Path, seen: &mut HashMap<u64, PathBuf>) -> io::Result<
         }
     }
     Ok(())
+}
+
+/// Remembers what was synced, of files and of the database's log.
+#[derive(Default)]
+pub struct Power {
+    files: PowerCut,
+    /// The log when it was last synced.
+    log: Mutex<Option<Log>>,
+}
+
+/// Where the database's log stands, from its index (sqlite.org/walformat.html, 2.1).
+#[derive(Clone, Copy)]
+struct Log {
+    salt: [u8; 8],
+    frames: u64,
+    /// Frames that a checkpoint has synced and copied, or may have.
+    copied: u64,
+    page: u64,
+}
+
+impl Log {
+    fn of(directory: &Path) -> Option<Self> {
+        let index = fs::read(directory.join("store.sqlite-shm")).ok()?;
+        let number = |at: usize| Some(u64::from(u32::from_ne_bytes(index.get(at..at + 4)?.try_into().ok()?)));
+        let page = u64::from(u16::from_ne_bytes(index.get(14..16)?.try_into().ok()?));
+        let salt = index.get(32..40)?.try_into().ok()?;
+        Some(Self { salt, frames: number(16)?, copied: number(128)?, page })
+    }
+}
+
+impl DiskHook for Power {
+    fn about_to(&self, path: &Path, call: Call<'_>) {
+        let is_log = path.file_name().is_some_and(|name| name == "store.sqlite-wal");
+        match (is_log, path.parent()) {
+            (true, Some(directory)) => *lock(&self.log) = Log::of(directory),
+            _ => self.files.about_to(path, call),
+        }
+    }
+}
+
+impl Power {
+    /// The disk after a power cut: of what was not synced, `seed` decides what is left.
+    pub fn cut(&self, directory: &Path, seed: u64) -> io::Result<tempfile::TempDir> {
+        let (now, synced) = (Log::of(directory), *lock(&self.log));
+        self.files.cut(Some(seed))?;
+        let image = image(directory)?;
+        if let Some(now) = now {
+            let known = synced.filter(|synced| synced.salt == now.salt).map_or(0, |synced| synced.frames);
+            let safe = known.max(now.copied).min(now.frames);
+            let kept = safe + Dice::new(seed).below(now.frames - safe + 1);
+            let log = fs::File::options().write(true).open(image.path().join("store.sqlite-wal"))?;
+            log.set_len(32 + kept * (24 + now.page))?;
+            fs::remove_file(image.path().join("store.sqlite-shm"))?;
+        }
+        Ok(image)
+    }
 }

@@ -592,6 +592,14 @@ impl<'a> Driver<'a> {
         }
     }
 
+    /// The machine goes down: what was not synced may be lost.
+    pub fn loses_power(&mut self) {
+        for (ino, model) in std::mem::take(&mut self.files) {
+            self.oracle.patched(ino, &model.steps);
+        }
+        self.oracle.power_cut();
+    }
+
     // ---- elsewhere ----
 
     fn there(&mut self, there: &There) -> String {

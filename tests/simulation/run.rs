@@ -105,6 +105,8 @@ struct World {
     oracle: Oracle,
     service: Option<(Service, Arc<Wire>)>,
     seed: u64,
+    /// Boots of the machine.
+    boots: u64,
     /// Names of temporary files.
     counter: u64,
     counts: Counts,
@@ -132,6 +134,7 @@ impl World {
             oracle: Oracle::new(Choices::of(seed).alone),
             service: None,
             seed,
+            boots: 0,
             counter: 0,
             counts: Counts::default(),
             wrong: Vec::new(),
@@ -191,12 +194,17 @@ impl World {
             None => self.begin(),
         };
         let poll = self.choices.poll;
+        let power = self.choices.power.then(|| Arc::new(disk::Power::default()));
         self.trace.note("# start");
         let machine = service.machine_of(|setup: &mut Setup| {
             setup.engine = EngineConfig { host: "box".into(), poll, ..EngineConfig::default() };
             setup.cache.block = 4096;
             setup.staging.min_free_bytes = 0;
-            setup.disk = Disk::new();
+            setup.staging.boot = format!("boot {}", self.boots);
+            setup.disk = match power.clone() {
+                Some(power) => Disk::with_hook(power),
+                None => Disk::new(),
+            };
             setup.transport = wire.clone();
             setup.tokens = self.tokens.clone();
         });
@@ -222,10 +230,25 @@ impl World {
                     false
                 }
             };
-            if died {
-                self.trace.note("# crash");
-                driver.dies();
-                let disk = disk::image(service.dir()).expect("an image of the disk");
+            if let (true, Some((_, crash))) = (died, dies_at) {
+                let seed = match &list[crash] {
+                    Op::Crash { power, .. } => *power,
+                    _ => None,
+                };
+                let image = match (seed, &power) {
+                    (Some(seed), Some(power)) => {
+                        self.trace.note("# power cut");
+                        driver.loses_power();
+                        self.boots += 1;
+                        power.cut(service.dir(), seed)
+                    }
+                    _ => {
+                        self.trace.note("# crash");
+                        driver.dies();
+                        disk::image(service.dir())
+                    }
+                };
+                let disk = image.expect("an image of the disk");
                 end = Some(End::Crashed { next: index + 1, disk });
                 break;
             }
