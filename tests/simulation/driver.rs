@@ -192,6 +192,10 @@ impl<'a> Driver<'a> {
     fn present_item(&self, ino: Ino) -> Option<Stamp> {
         let node = self.machine.engine.store().node(ino.node()).ok()??;
         let view = node.remote.as_ref()?;
+        // An unsent change that started from an older version ends beside it.
+        if node.base.as_ref().is_some_and(|base| base.version.etag != view.version.etag) {
+            return None;
+        }
         let item = self.find_there(view.item.as_str())?;
         let is_current = item["eTag"].as_str() == view.version.etag.as_ref().map(ETag::as_str);
         is_current.then(|| self.oracle.stamp(view.item.to_string()))
