@@ -9,6 +9,7 @@ use onedrivefs::disk::power::PowerCut;
 use onedrivefs::disk::{Disk, DiskHook};
 use onedrivefs::emulator::{FaultAction, Flavour};
 use onedrivefs::engine::State;
+use onedrivefs::model::Ino;
 use onedrivefs::store::ParkKind;
 use onedrivefs::vfs::{Filesystem, OpenFlags};
 use tokio::time::{Instant, sleep};
@@ -125,6 +126,46 @@ async fn what_was_synced_survives_a_power_cut() {
             [file("new.txt", "made here"), file("part.txt", "from NEW service"), file("whole.txt", "NEW")];
         assert_eq!(service.tree(), expected, "{seed:?}");
     }
+}
+
+// S140.
+#[tokio::test(start_paused = true)]
+async fn what_was_written_through_a_synced_handle_or_before_fdatasync_survives_a_power_cut() {
+    for (handle_syncs, seed) in [(true, None), (true, Some(1)), (false, None), (false, Some(1))] {
+        let service = Service::new(Flavour::Business);
+        service.write_elsewhere("part.txt", "from the service");
+        let (machine, power) = machine_with_power(&service, "first").await;
+        machine.look().await;
+        for (path, offset) in [("part.txt", 5), ("new.txt", 0)] {
+            let open = machine.open(path, OpenFlags { sync: handle_syncs, ..BOTH }).await.unwrap();
+            machine.files.write(open.0, open.1, offset, b"NEW".to_vec().into()).await.unwrap();
+            if !handle_syncs {
+                machine.files.fsync(open.0, open.1, true).await.unwrap();
+            }
+        }
+        // Not even closed.
+        machine.crash();
+        power.cut(seed).unwrap();
+        let (again, _) = machine_with_power(&service, "second").await;
+        again.sync().await;
+        let expected = [file("new.txt", "NEW"), file("part.txt", "from NEW service")];
+        assert_eq!(service.tree(), expected, "{handle_syncs} {seed:?}");
+    }
+}
+
+// S140.
+#[tokio::test(start_paused = true)]
+async fn fsync_of_a_directory_makes_what_was_recorded_durable() {
+    let service = Service::new(Flavour::Business);
+    let steps = Arc::new(Steps::default());
+    let machine = service.machine_of(|setup| setup.disk = Disk::with_hook(steps.clone())).await;
+    machine.look().await;
+    machine.mkdir("folder").await.unwrap();
+    let root = machine.files.opendir(Ino::ROOT).await.unwrap();
+    steps.0.lock().unwrap().clear();
+    machine.files.fsyncdir(Ino::ROOT, root.handle).await.unwrap();
+    assert_eq!(*steps.0.lock().unwrap(), ["store.sync"]);
+    machine.files.releasedir(Ino::ROOT, root.handle).await;
 }
 
 // S4.
