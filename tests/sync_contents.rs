@@ -246,3 +246,22 @@ async fn a_large_file_that_was_sent_while_it_was_open_is_written_on_without_a_co
         assert!(service.control.content("big").unwrap() == content, "{flavour:?}");
     }
 }
+
+// S91.
+#[tokio::test(start_paused = true)]
+async fn a_save_during_the_upload_of_one_with_the_same_weak_hash_is_sent() {
+    for flavour in FLAVOURS {
+        let service = Service::new(flavour);
+        let (one, two) = twins();
+        let machine = quiet(&service).await;
+        let (method, path) = (Some("PUT".into()), Some("a.txt".into()));
+        let action = FaultAction::Delay { ms: 90_000 };
+        service.control.inject(Fault { method, path, op: None, skip: 0, count: Some(1), action });
+        machine.write("a.txt", &one).await;
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        machine.write("a.new", &two).await;
+        machine.rename("a.new", "a.txt").await.unwrap();
+        machine.sync().await;
+        assert_eq!(service.tree(), [file("a.txt", &two)], "{flavour:?}");
+    }
+}

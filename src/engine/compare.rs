@@ -85,9 +85,7 @@ impl Engine {
         if item.size != Some(*size) || item.hashes.quick_xor.is_some_and(|theirs| theirs != *quick_xor) {
             return Ok(false);
         }
-        if by_us && item.hashes.quick_xor.is_some() {
-            return Ok(true);
-        }
+        // Also where we changed it last: of two saves with one quickXorHash the other may be what arrived.
         self.has_bytes(&Ours::Staged(*content), *size, item).await
     }
 
