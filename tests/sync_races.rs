@@ -364,3 +364,28 @@ async fn of_two_earlier_versions_with_one_weak_hash_none_is_guessed() {
     assert_eq!((status.pending, status.parked), (1, 1), "{:?}", status.waiting);
     assert_eq!(service.tree(), [file("data.bin", "by another client")], "no mix of two");
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_time_of_a_folder_that_lost_a_name_while_its_set_time_was_sent_stays_that_of_the_loss() {
+    for flavour in FLAVOURS {
+        let service = Service::new(flavour);
+        let machine = service.machine().await;
+        machine.look().await;
+        machine.mkdir("d").await.expect("mkdir");
+        machine.sync().await;
+        hold_answer(&service, "PATCH", "");
+        machine.set_mtime("d", 1_580_000_000).await.expect("utimens");
+        under_way().await;
+        machine.write("d/a", "x").await;
+        under_way().await;
+        machine.unlink("d/a").await.expect("unlink");
+        let ino = machine.find("d").await.expect("it is there");
+        let lost = machine.files.getattr(ino, None).await.expect("attributes").0.mtime;
+        service.write_elsewhere("d/theirs", "y");
+        machine.look().await;
+        service.control.release_stalls();
+        machine.sync().await;
+        let now = machine.files.getattr(ino, None).await.expect("attributes").0.mtime;
+        assert!(now >= lost, "{flavour:?}: {now:?} is before {lost:?}");
+    }
+}

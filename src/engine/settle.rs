@@ -54,8 +54,9 @@ pub(super) fn settle(
             if let Some(text) = notice {
                 tx.notice(naming.now, &tx.path(node.id)?, text)?;
             }
-            if node.remote.as_ref().map(|view| &view.version) != node.base.as_ref().map(|view| &view.version)
-            {
+            // A folder's version moves with what is made inside; its time here moved with that already.
+            let version = |view: &Option<RemoteView>| view.as_ref().map(|view| view.version.clone());
+            if node.kind == NodeKind::File && version(&node.remote) != version(&node.base) {
                 tx.set_shown_mtime(node.id, None)?;
                 tx.content_changed(node.id);
             }
