@@ -383,8 +383,9 @@ impl Inner {
             target: Aim { to: target_of(job), deferred, look: None }.text(),
             mtime_applied: made.mtime_applied,
         };
+        // Durable before a byte is sent: a session that nobody knows keeps its name from being sent until it expires.
         self.record_session("recorded", move |inner| {
-            inner.store.write(Durability::Process, |tx| tx.put_session(&row))
+            inner.store.write(Durability::Power, |tx| tx.put_session(&row))
         })
         .await;
     }
