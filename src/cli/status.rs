@@ -14,6 +14,9 @@ use crate::daemon::control::{
 use crate::daemon::{exit, mounts};
 use crate::model::units::approximate_size;
 
+/// Notices that a person is shown.
+const NOTICES: usize = 20;
+
 /// Show what is mounted, how it is, and what is unsent and why.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
@@ -134,8 +137,12 @@ fn text(status: &Status) -> String {
         let count = files(status.unprotected);
         text += &format!("  local      {count} only on this machine (scratch names), not protected\n");
     }
-    for notice in &status.notices {
+    for notice in status.notices.iter().take(NOTICES) {
         text += &format!("  notice     {notice}\n");
+    }
+    if status.notices.len() > NOTICES {
+        let left = status.notices.len() - NOTICES;
+        text += &format!("             and {left} older: 'onedrivefs status --json' tells all\n");
     }
     text
 }
@@ -167,7 +174,7 @@ mod tests {
             drive_type: DriveType::Business,
             quota: Some(quota),
         };
-        let shown = text(&Status {
+        let mut status = Status {
             mountpoint: WirePath("/mnt/one".into()),
             state: MountState::Online,
             drive: Some(drive),
@@ -195,7 +202,8 @@ mod tests {
             notices: vec!["c.txt: both sides changed it".into()],
             pid: 7,
             version: "0".into(),
-        });
+        };
+        let shown = text(&status);
         let expected = "/mnt/one\n  \
                         state      online\n  \
                         drive      OneDrive (business), account work\n  \
@@ -209,5 +217,12 @@ mod tests {
                         local      1 file only on this machine (scratch names), not protected\n  \
                         notice     c.txt: both sides changed it\n";
         assert_eq!(shown, expected);
+        status.notices = (0..23).map(|number| format!("{number}.txt: it may be incomplete")).collect();
+        let shown = text(&status);
+        assert!(shown.contains("notice     19.txt") && !shown.contains("20.txt"), "{shown}");
+        assert!(
+            shown.ends_with("             and 3 older: 'onedrivefs status --json' tells all\n"),
+            "{shown}"
+        );
     }
 }

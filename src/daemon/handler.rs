@@ -19,8 +19,8 @@ use crate::fuse::{MountedSession, Unmount};
 use crate::model::NodeId;
 use crate::model::names;
 
-/// Notices shown by `status`.
-const NOTICES: usize = 20;
+/// Notices told by `status`: all that the store keeps.
+const NOTICES: usize = 1000;
 /// How often a long request says how far it is.
 const WORD: Duration = Duration::from_millis(300);
 /// Longest wait for a look at the service that somebody asked for.
