@@ -1,7 +1,7 @@
-//! What must survive: the daemon killed at random and at each named durable step, the disk full.
+//! What must survive: the daemon killed at random and at each named durable step, the power cut, the disk full.
 //!
-//! Needs `/dev/fuse`; the full disk needs root, too. Here it is left out and said so; in CI that
-//! is a failure.
+//! Needs `/dev/fuse`; the full disk and the power cut need root, too, because they mount file systems. Where that is
+//! missing they are left out and say so; in CI that is a failure.
 
 #[path = "../mounted_support/mod.rs"]
 mod mounted_support;
@@ -10,3 +10,5 @@ mod crashes;
 mod disks;
 mod full_disk;
 mod journal;
+mod power_cut;
+mod volatile;
