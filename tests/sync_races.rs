@@ -389,3 +389,33 @@ async fn the_time_of_a_folder_that_lost_a_name_while_its_set_time_was_sent_stays
         assert!(now >= lost, "{flavour:?}: {now:?} is before {lost:?}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_file_that_is_looked_at_before_it_is_made_again_holds_up_no_other() {
+    let service = Service::new(Flavour::Business);
+    service.write_elsewhere("gone.txt", "base");
+    let machine = service.machine().await;
+    machine.look().await;
+    let id = service.control.id_of("gone.txt").expect("it is there");
+    let held = service.control.inject(Fault {
+        method: Some("GET".into()),
+        path: Some(format!("items/{id}")),
+        op: None,
+        skip: 1,
+        count: None,
+        action: FaultAction::Stall { after: false },
+    });
+    machine.write("gone.txt", "mine").await;
+    service.edit(Edit::Delete { path: "gone.txt".into() });
+    machine.look().await;
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    let asked = service.control.requests().iter().filter(|record| record.path.contains(id.as_str())).count();
+    assert!(asked >= 2, "the item is being looked at");
+    machine.write("other.txt", "other").await;
+    tokio::time::sleep(Duration::from_secs(8)).await;
+    assert_eq!(service.control.content("other.txt").as_deref(), Some(&b"other"[..]));
+    service.control.remove_fault(held);
+    service.control.release_stalls();
+    machine.sync().await;
+    assert_eq!(service.tree(), [file("gone.txt", "mine"), file("other.txt", "other")]);
+}

@@ -44,8 +44,8 @@ impl Engine {
                 plan_again = Instant::now() + began.elapsed() * PLAN_SHARE;
                 rest = (began.elapsed() * PLAN_REST).clamp(MIN_REST, MAX_REST);
                 self.0.progress.notify_waiters();
+                self.cancel_superseded();
             }
-            self.cancel_superseded();
             left = self.start_ready(left).await;
             let idle = wake_at.map_or(IDLE, |at| self.0.until(at));
             tokio::select! {
@@ -114,10 +114,9 @@ impl Inner {
             Op::Send(send) if send.content().is_some() => Some(&self.upload_slots),
             Op::Send(_) | Op::Verify(_) => Some(&self.changes),
             Op::Seal { .. } => Some(&self.seal_slots),
-            // These may have to compare contents.
-            Op::Settle(Outcome::ConflictCopy) | Op::Yield { how: NameTaken::ConflictName, .. } => {
-                Some(&self.changes)
-            }
+            // These may have to compare contents, or to ask whether an item is gone.
+            Op::Settle(Outcome::ConflictCopy | Outcome::Recreate)
+            | Op::Yield { how: NameTaken::ConflictName, .. } => Some(&self.changes),
             Op::Forget | Op::Settle(_) | Op::Yield { .. } => None,
         }
     }
