@@ -363,6 +363,10 @@ async fn of_two_earlier_versions_with_one_weak_hash_none_is_guessed() {
     let status = machine.engine.status().await.expect("a status");
     assert_eq!((status.pending, status.parked), (1, 1), "{:?}", status.waiting);
     assert_eq!(service.tree(), [file("data.bin", "by another client")], "no mix of two");
+    service.control.reset_log();
+    tokio::time::sleep(Duration::from_secs(12 * 3600)).await;
+    let asked = service.control.requests().iter().filter(|record| record.path.contains("/versions")).count();
+    assert!((1..=50).contains(&asked), "they are fetched again less and less often: {asked} requests");
 }
 
 #[tokio::test(start_paused = true)]

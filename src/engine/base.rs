@@ -53,7 +53,7 @@ impl Engine {
         Ok(true)
     }
 
-    /// The bytes of a version in a staged file of its own, which goes away with the next clean-up;
+    /// The bytes of a version in a staged file without a name;
     /// none if the service does not give them out.
     async fn fetch_old(
         &self,
@@ -67,8 +67,8 @@ impl Engine {
         let create = move || -> Result<_, EngineError> {
             let content = inner.store.write(Durability::Process, |tx| tx.next_content())?;
             let file = inner.staging.create(StagingId(content)).map_err(staging)?;
-            // A clean-up takes its name; its bytes stay for as long as it is open here.
-            inner.store.write(Durability::Process, |tx| tx.to_be_unlinked(content))?;
+            // Its bytes stay for as long as it is open here, and a crash leaves nothing of it.
+            inner.staging.unlink(StagingId(content)).map_err(staging)?;
             Ok(file)
         };
         let file = self.0.blocking.start(create).await?;

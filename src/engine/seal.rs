@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::apply::{content_key, is_rewritten};
-use super::execute::backoff;
+use super::execute::{backoff, park_wait};
 use super::{Engine, EngineError, Inner, Mutant};
 use crate::content::{FetchErrorKind, StagingError, StagingFile, StagingId};
 use crate::store::{Durability, LocalView, Node, ParkKind, Parked, Seal, StoreError};
@@ -85,7 +85,12 @@ impl Inner {
                 }
                 Err((kind, detail)) => {
                     let tries = local.tries.saturating_add(1);
-                    let retry_at = self.after(backoff(tries));
+                    // Looking for a version that is gone may take fetching others whole: less and less often.
+                    let wait = match kind {
+                        Some(ParkKind::BaseGone) => park_wait(ParkKind::BaseGone, tries),
+                        _ => backoff(tries),
+                    };
+                    let retry_at = self.after(wait);
                     let parked = kind.map(|kind| Parked { kind, detail: detail.clone() });
                     LocalView { parked, tries, retry_at, ..local }
                 }

@@ -398,14 +398,6 @@ impl<'a> Tx<'a> {
         }
     }
 
-    /// This staged content belongs to no node: it goes away with the next clean-up.
-    pub fn to_be_unlinked(&mut self, content: u64) -> Result<(), StoreError> {
-        self.db
-            .prepare_cached("INSERT OR IGNORE INTO unlinks(content) VALUES(?1)")?
-            .execute([content as i64])?;
-        Ok(())
-    }
-
     /// The file of this staged content was unlinked.
     pub fn unlinked(&mut self, content: u64) -> Result<(), StoreError> {
         self.db.prepare_cached("DELETE FROM unlinks WHERE content = ?1")?.execute([content as i64])?;
