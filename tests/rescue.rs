@@ -11,7 +11,7 @@ use std::time::Duration;
 use onedrivefs::daemon::rescue::{RescueReport, RescueSource, rescue};
 use onedrivefs::emulator::Flavour;
 use onedrivefs::vfs::{Filesystem, OpenFlags};
-use sync_support::{ME, Machine, Service, cut};
+use sync_support::{ME, Machine, Service};
 
 /// A place to rescue to.
 struct Target(tempfile::TempDir);
@@ -67,7 +67,7 @@ async fn unsent(service: &Service) -> Machine {
     machine.look().await;
     machine.write("here.txt", "sent from here").await;
     machine.sync().await;
-    cut(&service.control);
+    service.control.cut();
     machine.write("docs/edited.txt", "edited here").await;
     machine.mkdir("new").await.unwrap();
     machine.mkdir("new/empty").await.unwrap();
@@ -250,7 +250,7 @@ async fn a_file_changed_in_part_is_completed_from_the_cache_or_says_what_it_lack
     machine.look().await;
     let is_read = machine.read("big").await.unwrap().len();
     assert_eq!(is_read, size);
-    cut(&service.control);
+    service.control.cut();
     let open =
         machine.open("big", OpenFlags { read: true, write: true, ..OpenFlags::default() }).await.unwrap();
     machine.files.write(open.0, open.1, 1000, b"ours".to_vec().into()).await.unwrap();
@@ -275,7 +275,7 @@ async fn content_that_is_not_what_was_sealed_is_saved_and_said() {
     let service = Service::new(Flavour::Business);
     let machine = service.machine().await;
     machine.look().await;
-    cut(&service.control);
+    service.control.cut();
     machine.write("a.txt", "as it was").await;
     tokio::time::sleep(Duration::from_secs(10)).await;
     machine.crash();

@@ -381,7 +381,7 @@ async fn offline_changes_queue_and_go_out_when_the_service_is_back() {
     service.write_elsewhere("a.txt", "cached");
     let machine = service.machine().await;
     assert_eq!(machine.read("a.txt").await.unwrap(), "cached");
-    let fault = sync_support::cut(&service.control);
+    let fault = service.control.cut();
     tokio::time::sleep(Duration::from_secs(120)).await;
     assert_eq!(machine.read("a.txt").await.unwrap(), "cached");
     machine.write("new.txt", "written offline").await;
@@ -479,7 +479,7 @@ async fn offline_what_is_here_works_and_what_is_not_fails_at_once() {
     let machine = service.machine().await;
     machine.look().await;
     assert_eq!(machine.read("read.txt").await.unwrap(), "read before");
-    let cut = sync_support::cut(&service.control);
+    let cut = service.control.cut();
     tokio::time::sleep(Duration::from_secs(120)).await;
     let before = tokio::time::Instant::now();
     assert_eq!(machine.read("read.txt").await.unwrap(), "read before");

@@ -451,7 +451,7 @@ async fn refresh_returns_when_what_others_changed_is_visible() {
     service.write_elsewhere("a.txt", "theirs");
     machine.engine.look_now().await.unwrap();
     assert_eq!(machine.list("").await, ["a.txt"]);
-    let cut = sync_support::cut(&service.control);
+    let cut = service.control.cut();
     assert!(machine.engine.look_now().await.is_err());
     service.control.remove_fault(cut);
     machine.engine.look_now().await.unwrap();

@@ -45,7 +45,7 @@ async fn remove_all(machine: &Machine) {
 /// Everything is deleted here, and before it is there, the whole drive must be read again.
 async fn removed_before_a_resync(flavour: Flavour, above: u64) -> (Service, Machine) {
     let (service, machine) = prepared(flavour, above).await;
-    let cut = sync_support::cut(&service.control);
+    let cut = service.control.cut();
     tokio::time::sleep(ROUND).await;
     remove_all(&machine).await;
     tokio::time::sleep(ROUND).await;

@@ -5,7 +5,7 @@ mod sync_support;
 use std::time::Duration;
 
 use onedrivefs::emulator::{Edit, Flavour};
-use sync_support::{Machine, Service, cut};
+use sync_support::{Machine, Service};
 
 const FLAVOURS: [Flavour; 3] = [Flavour::Personal, Flavour::Business, Flavour::DocumentLibrary];
 /// What the service tells must be visible within so long (the user's promise).
@@ -99,7 +99,7 @@ async fn a_channel_that_is_lost_is_opened_again_and_nothing_in_between_is_missed
 async fn a_network_that_is_cut_and_mended_leaves_nothing_unseen() {
     let service = Service::new(Flavour::Business);
     let machine = told(&service).await;
-    let fault = cut(&service.control);
+    let fault = service.control.cut();
     service.control.close_push();
     service.write_elsewhere("a.txt", "while away");
     rest(Duration::from_secs(600)).await;

@@ -167,7 +167,7 @@ async fn a_session_whose_content_was_replaced_is_cancelled_before_the_next() {
             // The line breaks in the middle of the upload.
             fault(&service, "upload.fragment", 1, None, FaultAction::Reset { after: false });
             tokio::time::sleep(Duration::from_secs(5)).await;
-            let cut = sync_support::cut(&service.control);
+            let cut = service.control.cut();
             tokio::time::sleep(Duration::from_secs(300)).await;
             machine.write("big", &large("second")).await;
             let machine = if crash {

@@ -14,7 +14,7 @@ use super::config::Switches;
 use super::content::Blob;
 use super::delta::Resync;
 use super::drive::{Act, Conflict, Drive, FsTimes};
-use super::faults::{Fault, Throttle};
+use super::faults::{Fault, FaultAction, Throttle};
 use super::flavour::Flavour;
 use super::log::RequestRecord;
 use super::state::{OTHER, State};
@@ -143,6 +143,18 @@ impl Control {
     /// Adds a fault; the number removes it again.
     pub fn inject(&self, fault: Fault) -> u64 {
         self.with(|s| s.faults.inject(fault))
+    }
+
+    /// Cuts the network: every request is reset before it has an effect. The number mends it.
+    pub fn cut(&self) -> u64 {
+        self.inject(Fault {
+            method: None,
+            path: None,
+            op: None,
+            skip: 0,
+            count: None,
+            action: FaultAction::Reset { after: false },
+        })
     }
 
     /// Removes one fault.

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use onedrivefs::emulator::{Fault, FaultAction, Flavour};
+use onedrivefs::emulator::Flavour;
 
 use crate::disks::{Disk, can_mount_disks};
 use crate::journal::{Journal, Promise, Random, content, number, on_service};
@@ -141,14 +141,7 @@ fn what_was_accepted_is_sent_from_a_disk_without_a_byte_free() {
     let dir = mounted.path("accepted");
     fs::create_dir(&dir).expect("there is room");
     mounted.sync();
-    let cut = mounted.control().inject(Fault {
-        method: None,
-        path: None,
-        op: None,
-        skip: 0,
-        count: None,
-        action: FaultAction::Reset { after: false },
-    });
+    let cut = mounted.control().cut();
     let mut journal = Journal::default();
     for number in 0..40 {
         let name = format!("file {number}");

@@ -1,45 +1,25 @@
 //! The client and the emulator in one process, without sockets, on a paused clock.
 
+#[path = "../sync_support/transport.rs"]
+mod transport;
+
 use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
-use http::{Request, Response};
-use http_body_util::BodyDataStream;
 use onedrivefs::auth::{AccessToken, AuthError, TokenSource};
 use onedrivefs::clock::{Clock, SeededClock};
-use onedrivefs::emulator::{Control, Emulator, EmulatorConfig, Flavour, full_body};
-use onedrivefs::graph::transport::{Lane, RawBody, Transport, TransportError};
+use onedrivefs::emulator::{Control, Emulator, EmulatorConfig, Flavour};
 use onedrivefs::graph::{BodyStream, DriveSelector, Graph, GraphConfig, GraphError, Priority};
 use onedrivefs::model::{DriveId, ItemId};
+pub use transport::InProcess;
 
 pub const P: Priority = Priority::Interactive;
 
 /// Every kind of drive there is.
 pub const FLAVOURS: [Flavour; 4] =
     [Flavour::Personal, Flavour::PersonalNew, Flavour::Business, Flavour::DocumentLibrary];
-
-/// Hands requests to the emulator.
-#[derive(Debug, Clone)]
-pub struct InProcess(pub Emulator);
-
-impl Transport for InProcess {
-    fn send(
-        &self,
-        request: Request<Bytes>,
-        _lane: Lane,
-    ) -> BoxFuture<'_, Result<Response<RawBody>, TransportError>> {
-        Box::pin(async move {
-            let broken = |error: std::io::Error| TransportError::Broken(Arc::new(error));
-            let answer = self.0.handle(request.map(full_body)).await;
-            let answer = answer.map_err(|error| TransportError::Broken(Arc::new(error)))?;
-            Ok(answer.map(|body| -> RawBody {
-                Box::pin(BodyDataStream::new(body).map(move |chunk| chunk.map_err(broken)))
-            }))
-        })
-    }
-}
 
 /// Gives a new token after each refresh.
 #[derive(Debug, Default)]

@@ -264,15 +264,7 @@ fn offline_what_is_here_can_be_read_and_changed() {
     assert!(until(SOON, || mounted.path("elsewhere").exists()));
     mounted.await_online();
     assert_eq!(read(&mounted, "cached"), "cached content");
-    let cut = Fault {
-        method: None,
-        path: None,
-        op: None,
-        skip: 0,
-        count: None,
-        action: FaultAction::Reset { after: false },
-    };
-    mounted.control().inject(cut);
+    mounted.control().cut();
     assert!(
         until(Duration::from_secs(60), || mounted.status()["state"] == "offline"),
         "{}",
@@ -326,15 +318,7 @@ fn the_tree_and_unsent_changes_survive_a_restart_without_the_network() {
     fs::create_dir(mounted.path("kept")).expect("a directory");
     fs::write(mounted.path("kept/sent"), "sent").expect("a file");
     mounted.sync();
-    let cut = Fault {
-        method: None,
-        path: None,
-        op: None,
-        skip: 0,
-        count: None,
-        action: FaultAction::Reset { after: false },
-    };
-    mounted.control().inject(cut);
+    mounted.control().cut();
     fs::write(mounted.path("kept/unsent"), "unsent").expect("a file");
     fs::rename(mounted.path("kept/sent"), mounted.path("kept/moved")).expect("a rename");
     mounted.kill9();

@@ -12,7 +12,7 @@ use onedrivefs::store::Change;
 use onedrivefs::vfs::{Attr, Filesystem, SetAttr, XattrMode};
 use tokio::time::sleep;
 
-use crate::sync_support::{self, ME, Machine, Service};
+use crate::sync_support::{ME, Machine, Service};
 use crate::{A_ROUND, FLAVOURS, READ, WRITE, changes, errno, file};
 
 async fn stat(machine: &Machine, path: &str) -> Attr {
@@ -183,7 +183,7 @@ async fn the_tree_is_there_after_a_restart_without_a_network() {
     assert_eq!(machine.read("d/a.txt").await.unwrap(), "read before");
     machine.look().await;
     machine.crash();
-    sync_support::cut(&service.control);
+    service.control.cut();
     let again = service.machine().await;
     assert_eq!(again.list("").await, ["d"]);
     assert_eq!(again.list("d").await, ["a.txt"]);

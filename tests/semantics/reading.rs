@@ -7,7 +7,7 @@ use onedrivefs::emulator::{Fault, FaultAction, Flavour, Mark};
 use onedrivefs::vfs::Filesystem;
 use tokio::time::{Instant, sleep};
 
-use crate::sync_support::{self, Service};
+use crate::sync_support::Service;
 use crate::{A_ROUND, FLAVOURS, READ, asked, errno, fault};
 
 // S12, S13.
@@ -104,7 +104,7 @@ async fn the_cache_keeps_to_its_bound_and_what_is_open_stays() {
         assert_eq!(machine.read(&format!("f{number}")).await.unwrap().len(), 200_000);
         assert!(machine.engine.cache().usage().bytes <= bound);
     }
-    sync_support::cut(&service.control);
+    service.control.cut();
     assert!(machine.files.read(open.0, open.1, 0, 1 << 20).await.unwrap() == whole);
     machine.close(open).await.unwrap();
     assert_ne!(errno(machine.read("f1").await), 0, "the least recently used one went");

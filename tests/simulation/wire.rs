@@ -6,18 +6,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use http::{Request, Response};
-use http_body_util::BodyDataStream;
 use onedrivefs::auth::{AccessToken, AuthError, TokenSource};
 use onedrivefs::clock::Clock;
-use onedrivefs::emulator::{Emulator, full_body};
+use onedrivefs::emulator::Emulator;
 use onedrivefs::graph::transport::{Lane, RawBody, Transport, TransportError};
 use tokio::time::Instant;
 
 use super::dice::Dice;
 use super::ops::Weather;
+use crate::sync_support::transport::InProcess;
 
 /// Wall time that goes on from one runtime to the next, and random bytes from the seed.
 #[derive(Debug)]
@@ -113,7 +112,7 @@ impl Trace {
 
 /// The transport of a run.
 pub struct Wire {
-    emulator: Emulator,
+    service: InProcess,
     trace: Trace,
     state: Mutex<State>,
 }
@@ -143,7 +142,8 @@ struct Fate {
 impl Wire {
     pub fn new(emulator: Emulator, trace: Trace, seed: u64) -> Self {
         let dice = Dice::new(seed ^ 0x3175);
-        Self { emulator, trace, state: Mutex::new(State { dice, weather: Weather::Calm, sent: 0, lost: 0 }) }
+        let state = State { dice, weather: Weather::Calm, sent: 0, lost: 0 };
+        Self { service: InProcess(emulator), trace, state: Mutex::new(state) }
     }
 
     pub fn set_weather(&self, weather: Weather) {
@@ -185,7 +185,6 @@ impl Transport for Wire {
         _lane: Lane,
     ) -> BoxFuture<'_, Result<Response<RawBody>, TransportError>> {
         Box::pin(async move {
-            let broken = |error: std::io::Error| TransportError::Broken(Arc::new(error));
             let gone = || TransportError::Broken(Arc::new(std::io::Error::other("lost on the way")));
             let fate = self.fate();
             let number = fate.number;
@@ -197,7 +196,7 @@ impl Transport for Wire {
                 self.trace.note(format_args!("< {number} lost before"));
                 return Err(gone());
             }
-            let answer = self.emulator.handle(request.map(full_body)).await;
+            let answer = self.service.answer(request).await;
             let status = answer.as_ref().map_or(0, |answer| answer.status().as_u16());
             self.trace.note(format_args!("= {number} {status}"));
             tokio::time::sleep(fate.way_back).await;
@@ -206,10 +205,7 @@ impl Transport for Wire {
                 return Err(gone());
             }
             self.trace.note(format_args!("< {number} {status}"));
-            let answer = answer.map_err(|error| TransportError::Broken(Arc::new(error)))?;
-            Ok(answer.map(|body| -> RawBody {
-                Box::pin(BodyDataStream::new(body).map(move |chunk| chunk.map_err(broken)))
-            }))
+            answer
         })
     }
 }

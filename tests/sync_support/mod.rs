@@ -1,23 +1,20 @@
 //! One machine: the whole program but the kernel, over the emulator, in one process on a paused clock.
 #![allow(dead_code, reason = "each test crate uses a part")]
 
+pub mod transport;
+
 use std::ffi::OsStr;
 use std::path::{Component, Path};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use bytes::Bytes;
-use futures_util::StreamExt;
-use futures_util::future::BoxFuture;
-use http::{Request, Response};
-use http_body_util::BodyDataStream;
 use onedrivefs::auth::{StaticToken, TokenSource};
 use onedrivefs::clock::{Clock, SeededClock};
 use onedrivefs::content::{Blocking, Cache, CacheConfig, Staging, StagingConfig};
 use onedrivefs::disk::Disk;
-use onedrivefs::emulator::{Control, Edit, Emulator, EmulatorConfig, Flavour, full_body};
+use onedrivefs::emulator::{Control, Edit, Emulator, EmulatorConfig, Flavour};
 use onedrivefs::engine::{ChangeSink, Engine, EngineConfig, GraphFetch, NoSink, Parts, SharedFetch};
-use onedrivefs::graph::transport::{Lane, RawBody, RawSocket, Transport, TransportError};
+use onedrivefs::graph::transport::Transport;
 use onedrivefs::graph::{DriveSelector, Graph, GraphConfig, LimiterConfig};
 use onedrivefs::model::{Drive, Ino, NodeId};
 use onedrivefs::store::{StateLock, Store};
@@ -25,37 +22,9 @@ use onedrivefs::vfs::{
     Caller, Filesystem, Handle, Lookup, OpenFlags, RenameMode, SetAttr, SetTime, Vfs, VfsConfig, VfsError,
 };
 use serde_json::Value;
+use transport::InProcess;
 
 pub const ME: Caller = Caller { uid: 0, gid: 0, pid: 1 };
-
-/// Hands requests to the emulator.
-#[derive(Debug, Clone)]
-struct InProcess(Emulator);
-
-impl Transport for InProcess {
-    fn send(
-        &self,
-        request: Request<Bytes>,
-        _lane: Lane,
-    ) -> BoxFuture<'_, Result<Response<RawBody>, TransportError>> {
-        Box::pin(async move {
-            let broken = |error: std::io::Error| TransportError::Broken(Arc::new(error));
-            let answer = self.0.handle(request.map(full_body)).await;
-            let answer = answer.map_err(|error| TransportError::Broken(Arc::new(error)))?;
-            Ok(answer.map(|body| -> RawBody {
-                Box::pin(BodyDataStream::new(body).map(move |chunk| chunk.map_err(broken)))
-            }))
-        })
-    }
-
-    fn switch(
-        &self,
-        request: Request<Bytes>,
-    ) -> BoxFuture<'_, Result<Response<Option<RawSocket>>, TransportError>> {
-        let answer = self.0.connect(&request.map(|_| ()));
-        Box::pin(async move { Ok(answer.map(|socket| socket.map(|socket| Box::new(socket) as RawSocket))) })
-    }
-}
 
 /// The service, and what outlives a machine's crash.
 pub struct Service {
@@ -379,17 +348,4 @@ impl Drop for Machine {
     fn drop(&mut self) {
         self.engine.stop();
     }
-}
-
-/// Cuts the network to the service; `remove_fault` with the number mends it.
-pub fn cut(control: &Control) -> u64 {
-    use onedrivefs::emulator::{Fault, FaultAction};
-    control.inject(Fault {
-        method: None,
-        path: None,
-        op: None,
-        skip: 0,
-        count: None,
-        action: FaultAction::Reset { after: false },
-    })
 }
