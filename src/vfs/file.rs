@@ -180,31 +180,46 @@ impl State {
         if self.writable {
             return if empty { self.body.resize(0) } else { Ok(()) };
         }
-        self.follow_what_was_sent(drive)?;
-        let now = Timestamp::from(drive.clock().wall());
+        let (now, next) = loop {
+            let named = self.follow_what_was_sent(drive)?;
+            let now = Timestamp::from(drive.clock().wall());
+            // None: the content was sent in between, and what was read of the node holds no longer.
+            if let Some(next) = self.stage(drive, named, empty, now)? {
+                break (now, next);
+            }
+        };
+        self.body = next;
+        (self.writable, self.unrecorded) = (true, true);
+        (self.mtime, self.ctime) = (Some((now, false)), Some(now));
+        if empty { self.body.resize(0) } else { Ok(()) }
+    }
+
+    /// Names a content that may be written in the store, if it still names the staged content `named`.
+    fn stage<D: Drive>(
+        &self,
+        drive: &D,
+        named: Option<u64>,
+        empty: bool,
+        now: Timestamp,
+    ) -> Result<Option<Body>, VfsError> {
         let mut made = None;
         let outcome = drive.store().write_changes(Durability::Process, |tx| {
             let node = tx.find(self.node)?.ok_or(VfsError::Stale)?;
+            if staged_content(&node) != named {
+                return Ok(None);
+            }
             let (content, next) = self.next_body(drive, tx, &node, empty, &mut made)?;
             self.adopt(tx, &node, content, next.size(), now)?;
             // Synced no longer; and of what a power cut took nothing is left in an emptied file.
             if empty || tx.power(content)? == Some(Power::Synced) {
                 tx.set_power(content, None)?;
             }
-            Ok::<_, VfsError>(next)
+            Ok::<_, VfsError>(Some(next))
         });
-        match outcome {
-            Ok(done) => self.body = done.value,
-            Err(error) => {
-                if let Some(content) = made {
-                    body::remove(drive, content);
-                }
-                return Err(error);
-            }
+        if let (Err(_), Some(content)) = (&outcome, made) {
+            body::remove(drive, content);
         }
-        (self.writable, self.unrecorded) = (true, true);
-        (self.mtime, self.ctime) = (Some((now, false)), Some(now));
-        if empty { self.body.resize(0) } else { Ok(()) }
+        Ok(outcome?.value)
     }
 
     /// The staged content to write: the present one if nobody else holds on to it, else a new one.
@@ -289,16 +304,16 @@ impl State {
     }
 
     /// Staged content that the store no longer names was sent while nobody here wrote: if the service has
-    /// those bytes, the body is that version.
-    fn follow_what_was_sent<D: Drive>(&mut self, drive: &D) -> Result<(), VfsError> {
+    /// those bytes, the body is that version. Returns the staged content that the store names.
+    fn follow_what_was_sent<D: Drive>(&mut self, drive: &D) -> Result<Option<u64>, VfsError> {
         let node = drive.store().node(self.node)?.ok_or(VfsError::Stale)?;
-        let named = node.local.as_ref().and_then(|local| local.content);
+        let named = staged_content(&node);
         if named.is_some() {
-            return Ok(());
+            return Ok(named);
         }
         match &self.body {
             Body::Staged(own) => {
-                let Some(remote) = node.remote.clone() else { return Ok(()) };
+                let Some(remote) = node.remote.clone() else { return Ok(None) };
                 if own.has_content_of(drive, &remote)? {
                     self.body = Body::clean(drive, &node);
                     self.origin = Some(remote);
@@ -310,7 +325,7 @@ impl State {
             }
             Body::Clean(_) | Body::Empty => {}
         }
-        Ok(())
+        Ok(None)
     }
 
     /// Bytes or size changed just now.
@@ -374,6 +389,10 @@ impl State {
             Body::Empty => named.is_some() || key.is_some_and(|key| key.size > 0),
         }
     }
+}
+
+fn staged_content(node: &Node) -> Option<u64> {
+    node.local.as_ref().and_then(|local| local.content)
 }
 
 /// Another client deleted it while it was open here and clean: once it is written to, it is a file again.

@@ -168,6 +168,26 @@ async fn a_log_that_somebody_follows_is_appended_to_after_each_upload() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_upload_that_ends_while_the_file_is_opened_for_writing_is_no_conflict() {
+    for flags in [WRITE, TRUNCATE] {
+        let world = Arc::new(World::new());
+        let ino = world.put(Ino::ROOT, "a", b"1234").await;
+        let reader = (ino, world.open(ino, READ).await);
+        assert!(world.seal(ino).await);
+        world.attempt(ino);
+        let service = Arc::downgrade(&world);
+        world.when_asked_the_time(move || service.upgrade().unwrap().finish_upload(ino));
+        let writer = (ino, world.open(ino, flags).await);
+        world.write(writer, 0, b"O").await;
+        world.close(writer).await;
+        let row = world.row(ino);
+        assert!(row.remote.is_some(), "the upload ended");
+        assert_eq!(row.base, row.remote, "no conflict with our own upload");
+        assert_eq!(world.read_all(reader).await, if flags.truncate { &b"O"[..] } else { b"O234" });
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_write_on_bytes_that_the_service_does_not_have_keeps_both() {
     let world = World::new();
     let ino = world.put(Ino::ROOT, "a", b"ours").await;

@@ -55,6 +55,31 @@ impl Fetch for Service {
     }
 }
 
+/// Does something once when it is asked the time: in the middle of what asks.
+#[derive(Debug)]
+struct TrapClock(SeededClock, Mutex<Option<Trap>>);
+
+struct Trap(Box<dyn FnOnce() + Send>);
+
+impl std::fmt::Debug for Trap {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("Trap")
+    }
+}
+
+impl Clock for TrapClock {
+    fn wall(&self) -> std::time::SystemTime {
+        let trap = self.1.lock().unwrap().take();
+        if let Some(trap) = trap {
+            trap.0();
+        }
+        self.0.wall()
+    }
+    fn random(&self, bytes: &mut [u8]) {
+        self.0.random(bytes);
+    }
+}
+
 /// What an engine would be to the file system.
 pub(super) struct TestDrive {
     store: Arc<Store>,
@@ -142,6 +167,7 @@ pub(super) struct World {
     _dir: tempfile::TempDir,
     pub vfs: Vfs<TestDrive>,
     service: Arc<Service>,
+    clock: Arc<TrapClock>,
 }
 
 pub(super) const CALLER: Caller = Caller { uid: 0, gid: 0, pid: 1 };
@@ -158,7 +184,7 @@ impl World {
     pub fn with(config: VfsConfig) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let service = Arc::new(Service::default());
-        let clock: Arc<dyn Clock> = Arc::new(SeededClock::with_seed(1));
+        let clock = Arc::new(TrapClock(SeededClock::with_seed(1), Mutex::default()));
         let cache = CacheConfig {
             min_free_bytes: 0,
             block: 4096,
@@ -174,7 +200,7 @@ impl World {
             store: Arc::new(Store::open(dir.path()).unwrap()),
             cache: Cache::open(cache, Disk::new(), clock.clone(), service.clone()).unwrap(),
             staging: Staging::open(staging, Disk::new()).unwrap(),
-            clock,
+            clock: clock.clone(),
             id: DriveId::new("b!drive"),
             open: DashMap::new(),
             quota: Mutex::default(),
@@ -182,11 +208,16 @@ impl World {
             listings: Mutex::default(),
         };
         drive.store.write(Durability::Process, |tx| tx.set_listed(NodeId::ROOT, true)).unwrap();
-        Self { _dir: dir, vfs: Vfs::new(drive, config), service }
+        Self { _dir: dir, vfs: Vfs::new(drive, config), service, clock }
     }
 
     pub fn drive(&self) -> &TestDrive {
         &self.vfs.drive
+    }
+
+    /// Does this the next time anything asks the time.
+    pub fn when_asked_the_time(&self, act: impl FnOnce() + Send + 'static) {
+        *self.clock.1.lock().unwrap() = Some(Trap(Box::new(act)));
     }
 
     pub fn row(&self, ino: Ino) -> Node {
