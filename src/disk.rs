@@ -69,6 +69,11 @@ pub trait DiskHook: Send + Sync {
         Ok(())
     }
 
+    /// What [`Disk::keeps_unsynced`] says in place of the machine.
+    fn keeps_unsynced(&self) -> Option<bool> {
+        None
+    }
+
     /// Called after [`DiskHook::before`] allowed it: what is going to happen.
     fn about_to(&self, path: &Path, call: Call<'_>) {
         let _ = (path, call);
@@ -241,6 +246,30 @@ impl Disk {
     /// The names in a directory, unordered.
     pub fn list(&self, path: &Path) -> io::Result<Vec<OsString>> {
         std::fs::read_dir(path)?.map(|entry| Ok(entry?.file_name())).collect()
+    }
+
+    /// Whether the file system of `path` is known to keep in memory what a sync could not write, as it was written. It
+    /// takes it for written all the same.
+    #[allow(unsafe_code)]
+    pub fn keeps_unsynced(&self, path: &Path) -> bool {
+        use std::os::unix::ffi::OsStrExt;
+        /// ext2 to ext4, XFS, and what is memory anyway. The C libraries differ in the type.
+        #[allow(clippy::unnecessary_cast)]
+        const KEEPERS: [i64; 3] =
+            [libc::EXT4_SUPER_MAGIC as i64, libc::XFS_SUPER_MAGIC as i64, libc::TMPFS_MAGIC as i64];
+        if let Some(told) = self.hook.as_ref().and_then(|hook| hook.keeps_unsynced()) {
+            return told;
+        }
+        let Ok(path) = std::ffi::CString::new(path.as_os_str().as_bytes()) else { return false };
+        let mut out = std::mem::MaybeUninit::<libc::statfs>::uninit();
+        // SAFETY: `path` ends in NUL and `out` has room for one statfs; both outlive the call.
+        if check(unsafe { libc::statfs(path.as_ptr(), out.as_mut_ptr()) }).is_err() {
+            return false;
+        }
+        // SAFETY: the call above succeeded, so it filled `out`.
+        let out = unsafe { out.assume_init() };
+        #[allow(clippy::unnecessary_cast)]
+        KEEPERS.contains(&(out.f_type as i64))
     }
 
     /// Bytes that an unprivileged program may still write on the file system of `path`.

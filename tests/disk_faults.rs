@@ -509,6 +509,11 @@ fn a_start_that_meets_a_disk_error_says_so_and_loses_nothing() {
 
 /// Steps that only rarer things than the scenario's come by; their modules test them.
 const ELSEWHERE: &[&str] = &[
+    "staging.again",
+    "staging.again.read",
+    "staging.map.again",
+    "store.log.again",
+    "store.log.read",
     "staging.copy",
     "staging.map.settle",
     "staging.recover",

@@ -125,7 +125,7 @@ fn text(line: &ConflictLine) -> String {
     let cause = match line.cause {
         ConflictCause::BothChanged => "changed here and elsewhere",
         ConflictCause::NameTaken => "the name was taken elsewhere",
-        ConflictCause::PowerCut => "not synced when the power went",
+        ConflictCause::PowerCut => "not synced when the power went or the disk failed",
     };
     let state = match (line.state.as_str(), &line.reason) {
         ("sent", _) => "on the service".to_owned(),

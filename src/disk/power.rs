@@ -10,6 +10,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::{Call, DiskHook};
 
@@ -22,12 +23,14 @@ pub struct PowerCut {
 #[derive(Default)]
 struct State {
     bytes: Vec<(PathBuf, Before)>,
+    /// What a sync could not write and the kernel takes for written: no later sync writes it.
+    given_up: Vec<(PathBuf, Before)>,
     names: Vec<Name>,
 }
 
 enum Before {
-    /// These bytes stood at this offset of a file of this length.
-    Bytes { offset: u64, old: Vec<u8>, len: u64 },
+    /// These bytes stood at this offset of a file of this length, before so many were written.
+    Bytes { offset: u64, old: Vec<u8>, len: u64, wrote: u64 },
     /// This was the whole file.
     Whole(Vec<u8>),
 }
@@ -47,7 +50,8 @@ impl DiskHook for PowerCut {
             Call::Write { offset, len } => {
                 let old = read_some(path, offset, len).unwrap_or_default();
                 let file_len = fs::metadata(path).map_or(0, |meta| meta.len());
-                state.bytes.push((path.into(), Before::Bytes { offset, old, len: file_len }));
+                state.write_again(path, offset, len);
+                state.bytes.push((path.into(), Before::Bytes { offset, old, len: file_len, wrote: len }));
             }
             Call::Reshape => {
                 state.bytes.push((path.into(), Before::Whole(fs::read(path).unwrap_or_default())))
@@ -66,8 +70,23 @@ impl DiskHook for PowerCut {
 }
 
 impl State {
+    /// What was given up, and lies within these bytes, is to be written again.
+    fn write_again(&mut self, path: &Path, start: u64, len: u64) {
+        let is_within = |(of, before): &(PathBuf, Before)| match before {
+            Before::Bytes { offset, wrote, .. } => {
+                of == path && *offset >= start && offset + wrote <= start + len
+            }
+            Before::Whole(_) => false,
+        };
+        let (mut again, still) = std::mem::take(&mut self.given_up).into_iter().partition(is_within);
+        self.given_up = still;
+        // Older than all that was not given up, so taken back after it.
+        std::mem::swap(&mut self.bytes, &mut again);
+        self.bytes.extend(again);
+    }
+
     fn rename(&mut self, from: &Path, to: &Path) {
-        for (path, _) in &mut self.bytes {
+        for (path, _) in self.bytes.iter_mut().chain(&mut self.given_up) {
             if path == from {
                 *path = to.into();
             }
@@ -86,6 +105,22 @@ impl Name {
 }
 
 impl PowerCut {
+    /// A sync of the file fails: what it was to write is not written by a later one either, unless it is written to
+    /// the file again. (Lengths and holes are another matter: the file system's journal keeps them.) The kernel goes back to what the disk has where it `forgets` (btrfs).
+    pub fn fail_sync(&self, path: &Path, forgets: bool) -> io::Result<()> {
+        let mut state = self.state.lock().expect("no code panics while it holds the model");
+        let is_bytes =
+            |(of, before): &(PathBuf, Before)| of == path && matches!(before, Before::Bytes { .. });
+        let (failed, rest): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut state.bytes).into_iter().partition(is_bytes);
+        state.bytes = rest;
+        if forgets {
+            return failed.into_iter().rev().try_for_each(|(path, before)| before.restore(&path));
+        }
+        state.given_up.extend(failed);
+        Ok(())
+    }
+
     /// Takes back what was never synced: everything, or with a seed about half of it.
     ///
     /// Names are taken back all or none (file systems journal them in order).
@@ -106,6 +141,11 @@ impl PowerCut {
                 before.restore(&path)?;
             }
         }
+        for (path, before) in std::mem::take(&mut state.given_up).into_iter().rev() {
+            if path.exists() {
+                before.restore(&path)?;
+            }
+        }
         let names = std::mem::take(&mut state.names);
         if lost() {
             names.into_iter().rev().try_for_each(Name::undo)?;
@@ -118,7 +158,7 @@ impl Before {
     fn restore(self, path: &Path) -> io::Result<()> {
         match self {
             Before::Whole(old) => fs::write(path, old),
-            Before::Bytes { offset, old, len } => {
+            Before::Bytes { offset, old, len, .. } => {
                 let file = fs::OpenOptions::new().write(true).open(path)?;
                 file.write_all_at(&old, offset)?;
                 file.set_len(len)
@@ -155,6 +195,41 @@ fn read_some(path: &Path, offset: u64, len: u64) -> io::Result<Vec<u8>> {
     Ok(old)
 }
 
+/// A disk of which one sync of a file fails, and a kernel that takes what it could not write for written.
+#[derive(Default)]
+pub struct FailedSync {
+    /// What was not synced.
+    pub power: PowerCut,
+    /// Syncs of files until that one, itself counted; 0 is none.
+    pub left: AtomicU64,
+    /// The kernel goes back to what the disk has.
+    pub forgets: bool,
+}
+
+impl DiskHook for FailedSync {
+    fn before(&self, step: &'static str, path: &Path) -> io::Result<()> {
+        let is_sync = step.ends_with("sync");
+        let left = self.left.load(Ordering::SeqCst);
+        if !is_sync || left == 0 {
+            return Ok(());
+        }
+        self.left.store(left - 1, Ordering::SeqCst);
+        if left > 1 {
+            return Ok(());
+        }
+        self.power.fail_sync(path, self.forgets)?;
+        Err(io::Error::from_raw_os_error(libc::EIO))
+    }
+
+    fn keeps_unsynced(&self) -> Option<bool> {
+        Some(!self.forgets)
+    }
+
+    fn about_to(&self, path: &Path, call: Call<'_>) {
+        self.power.about_to(path, call);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -176,5 +251,25 @@ mod tests {
         power.cut(None).expect("cut");
         assert_eq!(fs::read(&kept).expect("there"), b"old");
         assert!(!lost.exists());
+    }
+
+    #[test]
+    fn what_a_sync_could_not_write_is_lost_unless_it_is_written_again() {
+        for written_again in [true, false] {
+            let dir = tempfile::tempdir().expect("a directory");
+            let failing = Arc::new(FailedSync { left: AtomicU64::new(1), ..FailedSync::default() });
+            let disk = Disk::with_hook(failing.clone());
+            let file = disk.create("t", &dir.path().join("f")).expect("created");
+            disk.sync_dir("t", dir.path()).expect("synced");
+            file.write_at("t", b"bytes", 0).expect("written");
+            file.sync_data("t.sync").expect_err("the disk fails");
+            if written_again {
+                file.write_at("t", b"bytes", 0).expect("written");
+            }
+            file.sync_data("t.sync").expect("that is what the kernel says");
+            failing.power.cut(None).expect("cut");
+            let expected: &[u8] = if written_again { b"bytes" } else { b"" };
+            assert_eq!(fs::read(dir.path().join("f")).expect("there"), expected);
+        }
     }
 }

@@ -6,7 +6,8 @@ use super::apply::{content_key, is_rewritten};
 use super::execute::{backoff, park_wait};
 use super::{Engine, EngineError, Inner, Mutant};
 use crate::content::{FetchErrorKind, StagingError, StagingFile, StagingId};
-use crate::store::{Durability, LocalView, Node, ParkKind, Parked, Seal, StoreError};
+use crate::model::{NodeId, Timestamp};
+use crate::store::{Durability, LocalView, Node, ParkKind, Parked, Power, Seal, StoreError, Tx};
 
 /// Sealed content, or what to park it for (nothing if waiting alone may help) and why.
 type Sealing = Result<(Seal, Arc<StagingFile>), (Option<ParkKind>, String)>;
@@ -37,8 +38,16 @@ impl Engine {
             tracing::warn!(node = %node.id, %error, "the untouched part of a changed file cannot be fetched");
             return Err(failure(&error));
         }
-        let hashing = file.clone();
-        let sealed = self.0.blocking.start(move || hashing.seal()).await.map_err(|error| failure(&error))?;
+        let (hashing, inner, id) = (file.clone(), self.0.clone(), node.id);
+        let sealing = self.0.blocking.start(move || {
+            let sealed = hashing.seal();
+            if hashing.is_lost() {
+                let noted = inner.store.write(Durability::Power, |tx| inner.note_lost(tx, id, content));
+                noted.map_err(|error| (None, error.to_string()))?;
+            }
+            sealed.map_err(|error| failure(&error))
+        });
+        let sealed = sealing.await?;
         Ok((Seal { size: sealed.size, blake3: sealed.blake3, quick_xor: sealed.quick_xor }, file))
     }
 }
@@ -64,7 +73,7 @@ impl Inner {
     /// `changed_seq`, or is no longer the node's.
     fn record_seal(
         &self,
-        id: crate::model::NodeId,
+        id: NodeId,
         (content, changed_seq): (u64, u64),
         sealing: &Sealing,
     ) -> Result<bool, StoreError> {
@@ -98,6 +107,19 @@ impl Inner {
             tx.set_local(id, Some(&next))?;
             Ok(true)
         })
+    }
+}
+
+impl Inner {
+    /// The disk failed to keep the content: it replaces nothing, as after a power cut.
+    fn note_lost(&self, tx: &mut Tx<'_>, id: NodeId, content: u64) -> Result<(), StoreError> {
+        let is_known = tx.power(content)? == Some(Power::Lost);
+        let is_beside = tx.find(id)?.is_some_and(|node| node.remote.is_some());
+        if !is_known && !is_beside {
+            let now = Timestamp::from(self.clock.wall());
+            tx.notice(now, &tx.path(id)?, "the local disk failed to keep it: it may be incomplete")?;
+        }
+        tx.set_power(content, Some(Power::Lost))
     }
 }
 

@@ -120,7 +120,11 @@ fn conflict_copy(tx: &mut Tx<'_>, node: &Node, local: &LocalView, naming: &Namin
     tx.copy_attrs(node.id, copy)?;
     let cause = if was_lost { ConflictCause::PowerCut } else { ConflictCause::BothChanged };
     mark(tx, copy, node.remote.as_ref(), &local.name, cause, naming)?;
-    let why = if was_lost { "not synced when the power went" } else { "changed here and elsewhere" };
+    let why = if was_lost {
+        "not synced when the power went or the disk failed"
+    } else {
+        "changed here and elsewhere"
+    };
     tx.notice(naming.now, &path, &format!("{why}: this version is kept as \"{name}\""))
 }
 

@@ -17,7 +17,7 @@ pub enum ConflictCause {
     BothChanged,
     /// The same name was taken here and elsewhere.
     NameTaken,
-    /// It was not synced when the power went.
+    /// It was not synced when the power went, or the local disk failed to keep it.
     PowerCut,
 }
 

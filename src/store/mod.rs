@@ -191,7 +191,7 @@ impl Store {
         }
         let committed = self.transact(change)?;
         if durability == Durability::Power {
-            self.log.sync(&self.path)?;
+            self.log.sync(&self.path, &self.writer)?;
         }
         Ok(committed)
     }
@@ -442,13 +442,21 @@ impl Store {
 
     /// Moves the log into the database; called from its own thread, now and then and before exit.
     pub fn checkpoint(&self) -> Result<(), StoreError> {
-        let writer = lock(&self.writer);
-        self.disk.before_commit("store.checkpoint", &self.path).map_err(|source| self.io(source))?;
-        writer.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))?;
+        let moved = self.move_log();
+        if moved.is_err() {
+            self.log.doubt();
+        }
+        moved?;
         if let Some(ballast) = self.ballast.get() {
             ballast.restore();
         }
         Ok(())
+    }
+
+    fn move_log(&self) -> Result<(), StoreError> {
+        let writer = lock(&self.writer);
+        self.disk.before_commit("store.checkpoint", &self.path).map_err(|source| self.io(source))?;
+        Ok(writer.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))?)
     }
 
     fn io(&self, source: std::io::Error) -> StoreError {

@@ -186,6 +186,11 @@ impl Body {
         }
     }
 
+    /// The local disk failed to keep bytes of it.
+    pub fn is_lost(&self) -> bool {
+        matches!(self, Self::Staged(own) if own.0.is_lost())
+    }
+
     /// The next data at or after `offset`; none if only a hole follows.
     pub fn seek_data(&self, offset: u64) -> Result<Option<u64>, VfsError> {
         match self {

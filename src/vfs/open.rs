@@ -11,7 +11,7 @@ use super::handles::FileHandle;
 use super::namespace::{Created, Name, Namespace, Offer};
 use super::{Caller, Drive, Entry, Handle, OpenFlags, Opened, Vfs, VfsError};
 use crate::model::NodeId;
-use crate::store::{Change, Durability, Node, NodeKind, Tx};
+use crate::store::{Change, Durability, Node, NodeKind, Power, Tx};
 
 /// Larger files keep their item when they are moved aside: copying them would take too long.
 const MATERIALISE_MAX: u64 = 256 << 20;
@@ -173,7 +173,12 @@ impl<D: Drive> Vfs<D> {
     pub(super) fn sync_handle(&self, id: NodeId, handle: Handle) -> Result<(), VfsError> {
         let open = self.handles.get(id, handle)?;
         let body = open.file.body()?;
-        body.sync()?;
+        if let Err(error) = body.sync() {
+            if let Some(content) = body.content().filter(|_| body.is_lost()) {
+                self.drive.store().write(Durability::Power, |tx| tx.set_power(content, Some(Power::Lost)))?;
+            }
+            return Err(error);
+        }
         if !open.file.with(|state| state.record(&self.drive, Durability::Power))? {
             let synced = |tx: &mut Tx<'_>| body.content().map_or(Ok(()), |content| tx.synced(content));
             self.drive.store().write(Durability::Power, synced)?;

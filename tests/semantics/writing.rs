@@ -2,16 +2,17 @@
 
 use std::io;
 use std::path::Path;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use onedrivefs::disk::power::PowerCut;
+use onedrivefs::disk::power::{FailedSync, PowerCut};
 use onedrivefs::disk::{Disk, DiskHook};
 use onedrivefs::emulator::{FaultAction, Flavour};
 use onedrivefs::engine::State;
-use onedrivefs::model::Ino;
+use onedrivefs::model::{Ino, NodeId};
 use onedrivefs::store::ParkKind;
-use onedrivefs::vfs::{Filesystem, OpenFlags};
+use onedrivefs::vfs::{Filesystem, Handle, OpenFlags};
 use tokio::time::{Instant, sleep};
 
 use crate::sync_support::{Machine, Service};
@@ -189,6 +190,59 @@ async fn what_was_not_synced_before_a_power_cut_does_not_replace_what_the_servic
             let told = crate::notices(&again);
             assert!(told.contains(&format!("{path}: not synced when the power went")), "{seed:?}: {told}");
         }
+    }
+}
+
+/// A machine on a disk that fails one sync, and a file of the service that was written anew.
+async fn overwritten_on_a_failing_disk(
+    service: &Service,
+    forgets: bool,
+) -> (Machine, Arc<FailedSync>, (Ino, Handle)) {
+    service.write_elsewhere("a.txt", "from the service");
+    let failing = Arc::new(FailedSync { forgets, ..FailedSync::default() });
+    let machine = service.machine_of(|setup| {
+        setup.disk = Disk::with_hook(failing.clone());
+        setup.staging.boot = "first".into();
+    });
+    let machine = machine.await;
+    machine.look().await;
+    let open = machine.open("a.txt", OpenFlags { truncate: true, ..WRITE }).await.unwrap();
+    machine.files.write(open.0, open.1, 0, b"written here".to_vec().into()).await.unwrap();
+    failing.left.store(1, Ordering::SeqCst);
+    (machine, failing, open)
+}
+
+// S142.
+#[tokio::test(start_paused = true)]
+async fn fsync_after_one_that_failed_makes_durable_what_that_could_not() {
+    let service = Service::new(Flavour::Business);
+    let (machine, failing, open) = overwritten_on_a_failing_disk(&service, false).await;
+    assert_eq!(errno(machine.files.fsync(open.0, open.1, false).await), libc::EIO);
+    machine.files.fsync(open.0, open.1, false).await.unwrap();
+    machine.crash();
+    failing.power.cut(None).unwrap();
+    let (again, _) = machine_with_power(&service, "second").await;
+    again.sync().await;
+    assert_eq!(service.tree(), [file("a.txt", "written here")]);
+}
+
+// S142.
+#[tokio::test(start_paused = true)]
+async fn what_the_disk_failed_to_keep_replaces_nothing() {
+    for synced_by_program in [true, false] {
+        let service = Service::new(Flavour::Business);
+        let (machine, _, open) = overwritten_on_a_failing_disk(&service, true).await;
+        if synced_by_program {
+            assert_eq!(errno(machine.files.fsync(open.0, open.1, false).await), libc::EIO);
+        }
+        machine.close(open).await.unwrap();
+        machine.engine.sync(NodeId::ROOT, Some(Duration::from_secs(600)), |_| {}).await.unwrap();
+        machine.engine.retry_parked(NodeId::ROOT).await.unwrap();
+        machine.sync().await;
+        let kept = service.control.content("a.txt").unwrap();
+        assert_eq!(kept, "from the service", "synced by the program: {synced_by_program}");
+        let told = crate::notices(&machine);
+        assert!(told.contains("a.txt: not synced when the power went or the disk failed"), "{told}");
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Rw
 
 use bytes::Bytes;
 
+use super::again::Doubt;
 use super::inner::{BaseBytes, Inner, Layout};
 use super::log::Record;
 use super::overlay::Piece;
@@ -39,7 +40,7 @@ struct Attached {
 /// Each write is atomic towards the reads of this object, and durable against `kill -9` when it returns.
 #[derive(Debug)]
 pub struct StagingFile {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     id: StagingId,
     inner: RwLock<Inner>,
     base: Mutex<Option<Attached>>,
@@ -47,8 +48,10 @@ pub struct StagingFile {
     generation: AtomicU64,
     sealed: AtomicBool,
     dir_synced: AtomicBool,
-    /// Serialises syncs.
-    syncing: Mutex<()>,
+    /// The disk may have lost bytes of it.
+    pub(super) lost: AtomicBool,
+    /// Held while a sync runs: what the one before left undone.
+    syncing: Mutex<Doubt>,
 }
 
 impl StagingFile {
@@ -61,6 +64,7 @@ impl StagingFile {
             generation: AtomicU64::new(0),
             sealed: AtomicBool::new(false),
             dir_synced: AtomicBool::new(false),
+            lost: AtomicBool::new(false),
             syncing: Mutex::default(),
         }
     }
@@ -331,13 +335,16 @@ impl StagingFile {
     }
 
     /// Makes everything written so far survive a power cut. Waits for the disk.
+    ///
+    /// After an error all of it is written again by the next call; see [`StagingFile::is_lost`].
     pub fn sync(&self) -> Result<(), StagingError> {
-        let _one_at_a_time = self.syncing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut doubt = self.syncing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.settle(&mut doubt)?;
         let (data, records) = {
             let inner = self.read_inner();
             (inner.data.clone(), inner.layout.records())
         };
-        data.sync_data("staging.sync")?;
+        data.sync_data("staging.sync").map_err(|error| self.failed(&mut doubt, error))?;
         if let Some(records) = records {
             let mut inner = self.lock_inner();
             if inner.broken {
@@ -349,13 +356,22 @@ impl StagingFile {
                 Layout::Over { log, .. } => Some(log.file.clone()),
             };
             drop(inner);
-            log.map_or(Ok(()), |log| log.sync_data("staging.map.sync"))?;
+            if let Some(Err(error)) = log.map(|log| log.sync_data("staging.map.sync")) {
+                doubt.log = true;
+                return Err(error.into());
+            }
         }
         if !self.dir_synced.load(Ordering::SeqCst) {
             self.shared.sync_dir()?;
             self.dir_synced.store(true, Ordering::SeqCst);
         }
         Ok(())
+    }
+
+    /// As [`StagingFile::sync`], of what came by no call of this object: stores through a map.
+    pub(super) fn sync_stores(&self, data: &DiskFile) -> Result<(), StagingError> {
+        let mut doubt = self.syncing.lock().unwrap_or_else(PoisonError::into_inner);
+        data.sync_data("staging.seal.sync").map_err(|error| self.failed(&mut doubt, error))
     }
 
     /// Makes a filled overlay stand alone: its log goes. The bytes must be durable.
@@ -384,7 +400,7 @@ impl StagingFile {
         self.inner.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn lock_inner(&self) -> RwLockWriteGuard<'_, Inner> {
+    pub(super) fn lock_inner(&self) -> RwLockWriteGuard<'_, Inner> {
         self.inner.write().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -109,6 +109,18 @@ impl Log {
         Ok(())
     }
 
+    /// Writes all of it again as it reads, if that is whole: a sync of it failed.
+    pub fn write_again(&self) -> io::Result<()> {
+        let mut bytes = vec![0; (HEADER + self.records * RECORD) as usize];
+        let len = self.file.read_at("staging.map.read", &mut bytes, 0)?;
+        let whole =
+            parse(&bytes[..len], self.id).is_some_and(|(_, found)| found.len() as u64 == self.records);
+        if !whole {
+            return Err(io::Error::other("the disk lost a part of the log of staged content"));
+        }
+        self.file.write_at("staging.map.again", &bytes, 0)
+    }
+
     /// After a power cut: keeps the verdict, cuts the log to its first `records`, and notes that it is exact in
     /// the boot of `header`. The bytes it vouches for must be durable already.
     pub fn settle(&mut self, records: u64, header: Header) -> io::Result<()> {

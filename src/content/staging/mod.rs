@@ -8,6 +8,7 @@
 //! a power cut. After a power cut an overlay says how far it may be trusted ([`Trust`]); for a file that
 //! stands alone the caller must know whether it was synced.
 
+mod again;
 mod file;
 mod inner;
 mod log;

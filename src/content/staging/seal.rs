@@ -36,7 +36,7 @@ impl StagingFile {
             let data = self.data();
             let before = data.stat()?;
             let sealed = hash(&data)?;
-            data.sync_data("staging.seal.sync")?;
+            self.sync_stores(&data)?;
             let after = data.stat()?;
             let moved = before.len != after.len || before.ctime_nanos != after.ctime_nanos;
             if moved || sealed.size != after.len || !self.seal_at(generation) {
