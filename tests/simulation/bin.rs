@@ -7,6 +7,7 @@ mod content;
 mod dice;
 mod disk;
 mod driver;
+mod log;
 mod ops;
 mod oracle;
 mod run;
@@ -35,6 +36,12 @@ struct Arguments {
     /// Shows what happens, and does not thin out.
     #[arg(long)]
     trace: bool,
+    /// Of each seed only these operations, by their numbers.
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<usize>,
+    /// Of what is shown of a failing seed, also what the program logs, such as `onedrivefs=debug`.
+    #[arg(long)]
+    log: Option<String>,
     /// How many failing seeds to thin out.
     #[arg(long, default_value_t = 1)]
     shrink: usize,
@@ -77,8 +84,11 @@ fn main() -> ExitCode {
     for (seed, wrong) in &sums.failed {
         println!("seed {seed}: {}", wrong.first().map_or("", String::as_str));
     }
+    if let Some(filter) = &arguments.log {
+        log::begin(filter);
+    }
     for (&seed, wrong) in sums.failed.iter().take(if arguments.trace { 0 } else { arguments.shrink }) {
-        show(seed, wrong, Duration::from_secs(arguments.shrink_seconds));
+        show(&list(&arguments, seed), seed, wrong, Duration::from_secs(arguments.shrink_seconds));
     }
     let is_open = |line: &String| arguments.open.iter().any(|kind| line.split(':').next() == Some(kind));
     // What waits here for ever is also not on the service: what follows from that is no finding of its own.
@@ -99,6 +109,14 @@ fn seeds(text: &str) -> Option<std::ops::Range<u64>> {
     }
 }
 
+fn list(arguments: &Arguments, seed: u64) -> Vec<ops::Op> {
+    let all = run::list(seed);
+    if arguments.only.is_empty() {
+        return all;
+    }
+    arguments.only.iter().filter_map(|&number| all.get(number).cloned()).collect()
+}
+
 fn run_all(arguments: &Arguments, seeds: std::ops::Range<u64>, began: Instant) -> Sums {
     let threads =
         arguments.threads.or(std::thread::available_parallelism().ok().map(usize::from)).unwrap_or(1);
@@ -113,7 +131,7 @@ fn run_all(arguments: &Arguments, seeds: std::ops::Range<u64>, began: Instant) -
                     if seed >= seeds.end {
                         break;
                     }
-                    let outcome = run::run(seed, &run::list(seed));
+                    let outcome = run::run(seed, &list(arguments, seed));
                     if arguments.trace {
                         outcome.trace.iter().for_each(|line| println!("{line}"));
                     }
@@ -131,14 +149,19 @@ fn run_all(arguments: &Arguments, seeds: std::ops::Range<u64>, began: Instant) -
 }
 
 /// The shortest list that still fails, and what happens then.
-fn show(seed: u64, wrong: &[String], limit: Duration) {
-    let list = run::list(seed);
+fn show(list: &[ops::Op], seed: u64, wrong: &[String], limit: Duration) {
     let kind = wrong.first().and_then(|line| line.split(':').next()).unwrap_or_default();
-    let (fewer, outcome) = shrink::shrink(seed, &list, kind, limit);
+    let (fewer, _) = shrink::shrink(seed, list, kind, limit);
     println!("\nseed {seed}, {} of {} operations:", fewer.len(), list.len());
+    let all = run::list(seed);
+    let mut from = 0;
     for op in &fewer {
-        println!("    {op:?}");
+        from += all[from..].iter().position(|other| other == op).unwrap_or_default();
+        println!("{from:4} {op:?}");
+        from += 1;
     }
-    let outcome = outcome.unwrap_or_else(|| run::run(seed, &fewer));
+    // Again, and logged this time where that was asked for.
+    log::take();
+    let outcome = run::run(seed, &fewer);
     outcome.trace.iter().for_each(|line| println!("{line}"));
 }

@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use super::content::Content;
 use super::ops::{Op, Rename, There, Trouble, Weather};
-use super::oracle::{Oracle, Saw, Stamp, Step};
+use super::oracle::{Oracle, Saw, Stamp, Step, hash};
 use super::sync_support::{ME, Machine};
 use super::wire::{Trace, Wire};
 
@@ -188,8 +188,8 @@ impl<'a> Driver<'a> {
         node.remote.as_ref().or(node.base.as_ref()).map(|view| view.item.to_string())
     }
 
-    /// The item of a node that here is known as it is there.
-    fn present_item(&self, ino: Ino) -> Option<Stamp> {
+    /// The item of a node that here is known as it is there, and shown so by whoever has it open.
+    fn present_item(&self, ino: Ino, saw: &Saw) -> Option<Stamp> {
         let node = self.machine.engine.store().node(ino.node()).ok()??;
         let view = node.remote.as_ref()?;
         // An unsent change that started from an older version ends beside it.
@@ -198,7 +198,11 @@ impl<'a> Driver<'a> {
         }
         let item = self.find_there(view.item.as_str())?;
         let is_current = item["eTag"].as_str() == view.version.etag.as_ref().map(ETag::as_str);
-        is_current.then(|| self.oracle.stamp(view.item.to_string()))
+        let is_shown = match saw {
+            Saw::Bytes(bytes) => item["sha256"].as_str() == Some(&hash(bytes)),
+            Saw::Len(len) => item["size"].as_u64() == Some(*len),
+        };
+        (is_current && is_shown).then(|| self.oracle.stamp(view.item.to_string()))
     }
 
     fn find_there(&self, id: &str) -> Option<Value> {
@@ -277,14 +281,8 @@ impl<'a> Driver<'a> {
             model.writers += 1;
         } else {
             let nothing = matches!(saw, Saw::Len(0)).then(Vec::new);
-            let mut model = Model {
-                writers: 1,
-                bytes: nothing,
-                steps: Vec::new(),
-                saw,
-                changed: false,
-                item: self.present_item(ino),
-            };
+            let mut model =
+                Model { writers: 1, bytes: nothing, steps: Vec::new(), saw, changed: false, item: None };
             if look && !flags.truncate {
                 match self.read_all(ino, handle).await {
                     Ok(bytes) => {
@@ -298,6 +296,7 @@ impl<'a> Driver<'a> {
                     }
                 }
             }
+            model.item = self.present_item(ino, &model.saw);
             self.files.insert(ino, model);
         }
         if flags.truncate {

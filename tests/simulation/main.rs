@@ -6,6 +6,7 @@ mod content;
 mod dice;
 mod disk;
 mod driver;
+mod log;
 mod ops;
 mod oracle;
 mod run;

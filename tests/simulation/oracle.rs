@@ -254,9 +254,12 @@ impl Oracle {
         if bytes.is_empty() || self.known.contains_key(&hash(bytes)) {
             return true;
         }
-        // What was changed blindly may have been changed so before.
         let mut made: BTreeSet<Vec<u8>> = self.known.values().map(|(_, bytes)| bytes.clone()).collect();
         made.insert(Vec::new());
+        if self.is_chain(&made, bytes) {
+            return true;
+        }
+        // What was changed blindly may have been changed so before, also as another node.
         for _ in 0..2 {
             let mut more = BTreeSet::new();
             for (_, steps) in &self.patched {
@@ -272,6 +275,27 @@ impl Oracle {
                 }
             }
             made.extend(more);
+        }
+        false
+    }
+
+    /// Whether these bytes are one of `made` after some blind changes of one node, in the order they were made in.
+    fn is_chain(&self, made: &BTreeSet<Vec<u8>>, bytes: &[u8]) -> bool {
+        let mut reached: BTreeMap<Ino, BTreeSet<Vec<u8>>> = BTreeMap::new();
+        for (ino, steps) in &self.patched {
+            let states = reached.entry(*ino).or_insert_with(|| made.clone());
+            let mut more = Vec::new();
+            for base in states.iter() {
+                let mut state = base.clone();
+                for step in steps {
+                    step.apply(&mut state);
+                    if state == bytes {
+                        return true;
+                    }
+                }
+                more.push(state);
+            }
+            states.extend(more);
         }
         false
     }

@@ -10,7 +10,7 @@ use onedrivefs::disk::Disk;
 use onedrivefs::emulator::{EmulatorConfig, Flavour};
 use onedrivefs::engine::EngineConfig;
 use onedrivefs::model::NodeId;
-use onedrivefs::store::ParkKind;
+use onedrivefs::store::{ParkKind, RemoteView};
 
 use super::dice::Dice;
 use super::disk;
@@ -295,7 +295,27 @@ async fn settle(driver: &mut Driver<'_>, service: &Service) -> Vec<String> {
     if differs.is_empty() && !driver.oracle.power_was_cut {
         differs.extend(stays_at_rest(driver).await);
     }
+    if !differs.is_empty() {
+        show_unsent(driver);
+    }
     differs
+}
+
+/// The rows of what is unsent go to the trace.
+fn show_unsent(driver: &Driver<'_>) {
+    let view = |view: &Option<RemoteView>| {
+        view.as_ref().map(|view| (view.item.to_string(), view.parent.map(|id| id.0), view.name.clone()))
+    };
+    for node in driver.machine.engine.store().dirty().unwrap_or_default() {
+        let local = node.local.as_ref().map(|local| {
+            (local.parent.0, &local.name, local.deleted, local.content, local.seal.is_some(), local.retry_at)
+        });
+        let (id, kind, remote, base) = (node.id.0, node.kind, view(&node.remote), view(&node.base));
+        driver.trace.note(format_args!(
+            "unsent {id} {kind:?} {:?}: remote {remote:?} base {base:?} local {local:?}",
+            node.place.as_ref().map(|place| (place.parent.0, &place.name))
+        ));
+    }
 }
 
 /// Sends all, looks, and compares.

@@ -15,6 +15,7 @@ use onedrivefs::graph::transport::{Lane, RawBody, Transport, TransportError};
 use tokio::time::Instant;
 
 use super::dice::Dice;
+use super::log;
 use super::ops::Weather;
 use crate::sync_support::transport::InProcess;
 
@@ -102,7 +103,9 @@ impl Trace {
 
     pub fn note(&self, line: impl fmt::Display) {
         let line = format!("{:>9} {line}", self.clock.ms());
-        lock(&self.lines).push(line);
+        let mut lines = lock(&self.lines);
+        lines.extend(log::take().into_iter().map(|line| format!("          : {line}")));
+        lines.push(line);
     }
 
     pub fn take(&self) -> Vec<String> {
