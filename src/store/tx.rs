@@ -871,6 +871,19 @@ impl<'a> Tx<'a> {
         Ok(())
     }
 
+    /// Forgets where the file was moved from.
+    pub fn remove_former(&mut self, id: NodeId) -> Result<(), StoreError> {
+        self.db.prepare_cached("DELETE FROM former WHERE id = ?1")?.execute([id.0])?;
+        Ok(())
+    }
+
+    /// The item of `from` is that of `to` from here on, and so is where it was moved from.
+    pub fn hand_over_former(&mut self, from: NodeId, to: NodeId) -> Result<(), StoreError> {
+        self.remove_former(to)?;
+        self.db.prepare_cached("UPDATE former SET id = ?2 WHERE id = ?1")?.execute([from.0, to.0])?;
+        Ok(())
+    }
+
     /// Where the file was moved from, and when, if that is remembered.
     pub fn former(&self, id: NodeId) -> Result<Option<(Place, Timestamp)>, StoreError> {
         Ok(self

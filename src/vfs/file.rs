@@ -123,6 +123,15 @@ impl OpenFile {
         }
     }
 
+    /// Which content of the service is shown, or that nobody knows (a default version); none where the file is not open,
+    /// or has unsent content.
+    pub fn content<D: Drive>(&self, drive: &D) -> Result<Option<ContentVersion>, VfsError> {
+        match &mut *self.lock() {
+            Phase::Open(state) => state.content(drive),
+            Phase::New | Phase::Closed => Ok(None),
+        }
+    }
+
     /// Takes a handle away, after its changes were recorded.
     pub fn leave<D: Drive>(&self, drive: &D, writes: bool) -> Left {
         let mut phase = self.lock();
@@ -326,6 +335,15 @@ impl State {
             Body::Clean(_) | Body::Empty => {}
         }
         Ok(None)
+    }
+
+    fn content<D: Drive>(&mut self, drive: &D) -> Result<Option<ContentVersion>, VfsError> {
+        let node = drive.store().node(self.node)?.ok_or(VfsError::Stale)?;
+        if node.local.as_ref().is_some_and(|local| local.content.is_some()) {
+            return Ok(None);
+        }
+        self.follow_what_was_sent(drive)?;
+        Ok(self.start_of(&node).map(|start| start.version))
     }
 
     /// Bytes or size changed just now.

@@ -1,11 +1,13 @@
 //! Lookups, and changes of the tree as the kernel asks for them.
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::path::Path;
+use std::sync::Arc;
 
 use super::namespace::{Context, Created, Effect, Halt, Name, Namespace, Offer, Owner};
 use super::{Caller, Drive, Entry, Lookup, RenameMode, Vfs, VfsError};
-use crate::model::{NodeId, Timestamp};
+use crate::model::{ContentVersion, NodeId, Timestamp};
 use crate::store::{Change, Durability, Node, Tx};
 
 impl<D: Drive> Vfs<D> {
@@ -64,8 +66,7 @@ impl<D: Drive> Vfs<D> {
         is_dir: bool,
     ) -> Result<(), VfsError> {
         let name = self.name(name)?;
-        self.list(parent).await?;
-        let node = self.child(parent, &name)?;
+        let node = self.child(parent, &name).await?;
         if is_dir && node.kind.is_directory() {
             self.list(node.id).await?;
         }
@@ -84,10 +85,13 @@ impl<D: Drive> Vfs<D> {
         mode: RenameMode,
     ) -> Result<(), VfsError> {
         let (name, new_name) = (self.name(name)?, self.name(new_name)?);
-        self.list(parent).await?;
-        self.list(new_parent).await?;
-        let source = self.child(parent, &name)?;
-        if let Some(target) = self.drive.store().child(new_parent, new_name.remote())?
+        let source = self.child(parent, &name).await?;
+        let mut target = self.drive.store().child(new_parent, new_name.remote())?;
+        if target.is_none() {
+            self.list(new_parent).await?;
+            target = self.drive.store().child(new_parent, new_name.remote())?;
+        }
+        if let Some(target) = target
             && target.kind.is_directory()
             && source.kind.is_directory()
         {
@@ -111,7 +115,12 @@ impl<D: Drive> Vfs<D> {
         Ok(name)
     }
 
-    fn child(&self, parent: NodeId, name: &Name) -> Result<std::sync::Arc<Node>, VfsError> {
+    /// The child of this name, as it is known: a listing could show a newer version of it than the caller has seen.
+    async fn child(&self, parent: NodeId, name: &Name) -> Result<Arc<Node>, VfsError> {
+        if let Some(known) = self.drive.store().child(parent, name.remote())? {
+            return Ok(known);
+        }
+        self.list(parent).await?;
         self.drive.store().child(parent, name.remote())?.ok_or(VfsError::NotFound)
     }
 
@@ -136,6 +145,7 @@ impl<D: Drive> Vfs<D> {
         change: impl Fn(&mut Tx<'_>, &Context<'_>) -> Result<(T, Effect), Halt>,
     ) -> Result<T, VfsError> {
         let mut offer = Offer::Ask;
+        let shown = self.shown_contents(own)?;
         loop {
             let is_open = |id| self.drive.is_open(id);
             let is_whole = |content| self.is_whole(content);
@@ -145,6 +155,7 @@ impl<D: Drive> Vfs<D> {
                 is_open: &is_open,
                 is_whole: &is_whole,
                 offer,
+                shown: &shown,
             };
             let done = self.drive.store().write_changes(Durability::Process, |tx| change(tx, &context));
             let took = done.as_ref().is_ok_and(|done| done.value.1.took_offer);
@@ -164,6 +175,20 @@ impl<D: Drive> Vfs<D> {
                 Err(Halt::Materialise(node)) => offer = self.materialise(node),
             }
         }
+    }
+
+    /// What programs see of the files of these names, where they are open.
+    fn shown_contents(
+        &self,
+        names: &[(NodeId, &Name)],
+    ) -> Result<BTreeMap<NodeId, ContentVersion>, VfsError> {
+        let mut shown = BTreeMap::new();
+        for (parent, name) in names {
+            let Some(node) = self.drive.store().child(*parent, name.remote())? else { continue };
+            let Some(file) = self.handles.open_file(node.id) else { continue };
+            shown.extend(file.content(&self.drive)?.map(|version| (node.id, version)));
+        }
+        Ok(shown)
     }
 
     /// Tells the kernel of names that changed besides those it asked to change (neighbours that had to step

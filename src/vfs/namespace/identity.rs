@@ -68,7 +68,7 @@ impl Namespace<'_, '_, '_> {
         self.tx.hand_over_conflict(target.id, source.id)?;
         // The target leaves the tree first, so that the name is free.
         let orphan = change(self.tx, target, self.context.now, |local| local.deleted = true)?;
-        let base = start_of(target);
+        let base = self.start_of(target);
         let former = source.remote.clone().or(source.base.clone());
         self.tx.set_remote(target.id, None)?;
         self.tx.set_base(target.id, None)?;
@@ -87,7 +87,7 @@ impl Namespace<'_, '_, '_> {
             source.own_time.max(target.own_time),
         )?;
         self.tx.set_web_url(source.id, target.web_url.as_deref())?;
-        if let (Some(former), Some(base)) = (former, start_of(source)) {
+        if let (Some(former), Some(base)) = (former, self.start_of(source)) {
             self.delete_item(&former, &base, source)?;
         }
         Ok(true)
@@ -194,7 +194,7 @@ impl Namespace<'_, '_, '_> {
 
     /// Moves the item of `from` to the file `to`; `from` has a local view and is left without an item.
     fn hand_over(&mut self, from: &Node, to: &Node) -> Result<(), VfsError> {
-        let base = start_of(from);
+        let base = self.start_of(from);
         self.tx.set_remote(from.id, None)?;
         self.tx.set_base(from.id, None)?;
         self.tx.set_web_url(from.id, None)?;
@@ -202,6 +202,7 @@ impl Namespace<'_, '_, '_> {
         self.tx.set_base(to.id, base.as_ref())?;
         self.tx.set_own(to.id, to.own_seq.max(from.own_seq), to.own_time.max(from.own_time))?;
         self.tx.set_web_url(to.id, from.web_url.as_deref())?;
+        self.tx.hand_over_former(from.id, to.id)?;
         Ok(self.tx.hand_over_conflict(from.id, to.id)?)
     }
 
@@ -218,20 +219,21 @@ impl Namespace<'_, '_, '_> {
         change(self.tx, &Node { local: Some(local), ..node }, self.context.now, |_| {})?;
         Ok(())
     }
-}
 
-/// The view that a replacement of this file's content starts from.
-///
-/// Of a file that is only renamed the user sees the content the service has; of one that was written or
-/// deleted, what the service has meanwhile is not known here.
-fn start_of(node: &Node) -> Option<RemoteView> {
-    let only_moved = node.local.as_ref().is_none_or(|local| local.content.is_none() && !local.deleted);
-    match (&node.base, &node.remote) {
-        (Some(base), Some(remote)) if only_moved => {
-            Some(RemoteView { parent: base.parent, name: base.name.clone(), ..remote.clone() })
+    /// The view that a replacement of this file's content starts from.
+    ///
+    /// Of a file that is only renamed the user sees the content the service has, or an older one while it is open; of
+    /// one that was written or deleted, what the service has meanwhile is not known here.
+    fn start_of(&self, node: &Node) -> Option<RemoteView> {
+        let only_moved = node.local.as_ref().is_none_or(|local| local.content.is_none() && !local.deleted);
+        match (&node.base, &node.remote) {
+            (Some(base), Some(remote)) if only_moved => {
+                let seen = self.context.seen(node.id, remote);
+                Some(RemoteView { parent: base.parent, name: base.name.clone(), ..seen })
+            }
+            (Some(base), _) => Some(base.clone()),
+            (None, remote) => remote.as_ref().map(|remote| self.context.seen(node.id, remote)),
         }
-        (Some(base), _) => Some(base.clone()),
-        (None, remote) => remote.clone(),
     }
 }
 

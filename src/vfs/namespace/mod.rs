@@ -21,10 +21,11 @@ mod saves;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::model::{DriveType, NodeId, Timestamp};
-use crate::store::{LocalView, Node, NodeKind, StoreError, Tx, canonical};
+use crate::model::{ContentVersion, DriveType, NodeId, Timestamp};
+use crate::store::{LocalView, Node, NodeKind, RemoteView, StoreError, Tx, canonical};
 
 use super::{RenameMode, VfsError};
 
@@ -45,6 +46,20 @@ pub struct Context<'a> {
     pub is_whole: &'a dyn Fn(u64) -> bool,
     /// Content for a file that is about to lose its item to another row.
     pub offer: Offer,
+    /// The content that programs see of those files that are open, which may be an older one than the service has.
+    pub shown: &'a BTreeMap<NodeId, ContentVersion>,
+}
+
+impl Context<'_> {
+    /// What a change of this file that has none yet starts from: what the service has, in the content that programs see.
+    fn seen(&self, id: NodeId, remote: &RemoteView) -> RemoteView {
+        match self.shown.get(&id) {
+            Some(shown) if !shown.keeps_blocks_of(&remote.version) => {
+                RemoteView { version: shown.clone(), ..remote.clone() }
+            }
+            _ => remote.clone(),
+        }
+    }
 }
 
 /// Content for a file whose item moves to another row, and which so must own its bytes.
@@ -187,7 +202,11 @@ impl<'t, 'a, 'c> Namespace<'t, 'a, 'c> {
     /// Changes the node's local view, making one if it has none.
     fn change(&mut self, node: &Node, edit: impl FnOnce(&mut LocalView)) -> Result<LocalView, VfsError> {
         self.tx.set_ctime(node.id, self.context.now)?;
-        change(self.tx, node, self.context.now, edit)
+        let local = change(self.tx, node, self.context.now, edit)?;
+        if let (Some(remote), None) = (&node.remote, &node.base) {
+            self.tx.set_base(node.id, Some(&self.context.seen(node.id, remote)))?;
+        }
+        Ok(local)
     }
 
     /// The folder's own time moves when an entry comes or goes.

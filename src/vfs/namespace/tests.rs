@@ -18,6 +18,8 @@ pub(super) struct World {
     pub overlays: BTreeSet<u64>,
     /// Nodes whose content is complete in the cache.
     pub complete: BTreeSet<NodeId>,
+    /// What programs see of open files.
+    pub shown: BTreeMap<NodeId, ContentVersion>,
     pub dropped: RefCell<Vec<u64>>,
 }
 
@@ -34,6 +36,7 @@ impl World {
             open: BTreeSet::new(),
             overlays: BTreeSet::new(),
             complete: BTreeSet::new(),
+            shown: BTreeMap::new(),
             dropped: RefCell::new(Vec::new()),
         }
     }
@@ -62,6 +65,7 @@ impl World {
                 is_open: &is_open,
                 is_whole: &is_whole,
                 offer,
+                shown: &self.shown,
             };
             let done =
                 self.store.write_changes(Durability::Process, |tx| change(Namespace::new(tx, &context)));
