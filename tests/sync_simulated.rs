@@ -2,7 +2,9 @@
 
 mod sync_support;
 
-use onedrivefs::emulator::{Edit, Flavour};
+use std::time::Duration;
+
+use onedrivefs::emulator::{Edit, Fault, FaultAction, Flavour};
 use onedrivefs::vfs::{Filesystem, OpenFlags};
 use sync_support::Service;
 
@@ -117,5 +119,207 @@ async fn an_edit_of_a_file_moved_out_of_a_folder_that_is_deleted_elsewhere_goes_
         machine.look().await;
         assert_eq!(service.tree(), [file("f", "again")]);
         assert_eq!(machine.read("f").await.unwrap(), "again");
+    }
+}
+
+/// The answer to the next request of this method whose path contains `path` is held back until released.
+fn hold_answer(service: &Service, method: &str, path: &str) {
+    service.control.inject(Fault {
+        method: Some(method.into()),
+        path: Some(path.into()),
+        op: None,
+        skip: 0,
+        count: Some(1),
+        action: FaultAction::Stall { after: true },
+    });
+}
+
+/// Until the request that is held up is on its way.
+async fn under_way() {
+    tokio::time::sleep(Duration::from_secs(5)).await;
+}
+
+// S13, S38.
+#[tokio::test(start_paused = true)]
+async fn a_file_that_is_unlinked_in_an_older_version_than_the_service_has_returns() {
+    for flavour in FLAVOURS {
+        let service = Service::new(flavour);
+        service.write_elsewhere("f", "what is shown");
+        let machine = service.machine().await;
+        machine.look().await;
+        let open = machine.open("f", OpenFlags { read: true, ..OpenFlags::default() }).await.unwrap();
+        service.write_elsewhere("f", "newer");
+        machine.look().await;
+        machine.unlink("f").await.unwrap();
+        machine.close(open).await.unwrap();
+        machine.sync().await;
+        machine.look().await;
+        assert_eq!(service.tree(), [file("f", "newer")]);
+        assert_eq!(machine.read("f").await.unwrap(), "newer");
+    }
+}
+
+// S13, S34.
+#[tokio::test(start_paused = true)]
+async fn a_file_that_is_saved_over_an_older_version_than_the_service_has_is_a_conflict() {
+    for flavour in FLAVOURS {
+        let service = Service::new(flavour);
+        service.write_elsewhere("f", "what is shown");
+        let machine = service.machine().await;
+        machine.look().await;
+        let open = machine.open("f", OpenFlags { read: true, ..OpenFlags::default() }).await.unwrap();
+        service.write_elsewhere("f", "newer");
+        machine.look().await;
+        machine.write("f.new", "mine").await;
+        machine.rename("f.new", "f").await.unwrap();
+        machine.close(open).await.unwrap();
+        machine.sync().await;
+        let tree = service.tree();
+        assert_eq!(tree.len(), 2, "{tree:?}");
+        assert!(tree.contains(&file("f", "newer")), "{tree:?}");
+    }
+}
+
+// S38.
+#[tokio::test(start_paused = true)]
+async fn an_unlink_does_not_look_first_at_what_it_is_to_remove() {
+    for flavour in FLAVOURS {
+        let service = Service::new(flavour);
+        let machine = service.machine_with(|engine, _| engine.poll = Duration::from_secs(3600)).await;
+        machine.look().await;
+        // Its folder, which appeared in a look, was never listed.
+        service.write_elsewhere("d/f", "seen");
+        machine.look().await;
+        service.write_elsewhere("d/f", "never seen");
+        machine.unlink("d/f").await.unwrap();
+        machine.sync().await;
+        assert_eq!(service.tree(), [folder("d"), file("d/f", "never seen")]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_deleted_elsewhere_before_the_answer_that_it_was_made_is_gone_here_too() {
+    for flavour in FLAVOURS {
+        let service = Service::new(flavour);
+        let machine = service.machine().await;
+        machine.look().await;
+        hold_answer(&service, "PUT", "content");
+        machine.write("f", "mine").await;
+        under_way().await;
+        service.edit(Edit::Delete { path: "f".into() });
+        service.write_elsewhere("f", "theirs");
+        machine.look().await;
+        service.control.release_stalls();
+        machine.sync().await;
+        machine.look().await;
+        machine.look().await;
+        assert_eq!(service.tree(), [file("f", "theirs")]);
+        assert_eq!(machine.list("").await, ["f"]);
+        assert_eq!(machine.read("f").await.unwrap(), "theirs");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_moved_elsewhere_before_the_answer_that_it_was_made_is_shown_there() {
+    for flavour in FLAVOURS {
+        let service = Service::new(flavour);
+        let machine = service.machine().await;
+        machine.look().await;
+        hold_answer(&service, "PUT", "content");
+        machine.write("f", "mine").await;
+        under_way().await;
+        service.edit(Edit::Move { path: "f".into(), to: "g".into() });
+        machine.look().await;
+        service.control.release_stalls();
+        machine.sync().await;
+        machine.look().await;
+        assert_eq!(service.tree(), [file("g", "mine")]);
+        assert_eq!(machine.list("").await, ["g"]);
+    }
+}
+
+// S44.
+#[tokio::test(start_paused = true)]
+async fn a_new_file_that_is_saved_again_while_it_is_made_is_one_file_and_no_conflict() {
+    for flavour in FLAVOURS {
+        for (at_once, unlink) in [(true, false), (false, false), (false, true)] {
+            let service = Service::new(flavour);
+            let machine = service.machine().await;
+            machine.look().await;
+            hold_answer(&service, "PUT", "content");
+            machine.write("f", "first save").await;
+            under_way().await;
+            if unlink {
+                machine.unlink("f").await.unwrap();
+                machine.write("f", "second save").await;
+            } else {
+                machine.write("f.new", "second save").await;
+                machine.rename("f.new", "f").await.unwrap();
+            }
+            if !at_once {
+                under_way().await;
+                machine.look().await;
+            }
+            let made = service.control.id_of("f");
+            service.control.release_stalls();
+            machine.sync().await;
+            machine.look().await;
+            assert_eq!(service.tree(), [file("f", "second save")], "{flavour:?} {at_once} {unlink}");
+            assert_eq!(service.control.id_of("f"), made, "the item stays");
+            assert_eq!(machine.read("f").await.unwrap(), "second save");
+        }
+    }
+}
+
+// S46.
+#[tokio::test(start_paused = true)]
+async fn a_file_that_is_unlinked_and_made_again_while_an_upload_of_it_is_unanswered_is_no_conflict() {
+    for flavour in FLAVOURS {
+        let service = Service::new(flavour);
+        service.write_elsewhere("f", "base");
+        let machine = service.machine().await;
+        machine.look().await;
+        assert_eq!(machine.read("f").await.unwrap(), "base");
+        hold_answer(&service, "PUT", "content");
+        machine.write("f", "first save").await;
+        under_way().await;
+        machine.unlink("f").await.unwrap();
+        machine.write("f", "second save").await;
+        // The report of the first save comes before its answer.
+        machine.look().await;
+        let before = service.control.id_of("f");
+        service.control.release_stalls();
+        machine.sync().await;
+        machine.look().await;
+        assert_eq!(service.tree(), [file("f", "second save")]);
+        assert_eq!(service.control.id_of("f"), before);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_edit_goes_to_the_item_that_was_moved_out_of_a_folder_which_a_listing_misses() {
+    for flavour in FLAVOURS {
+        for is_seen in [false, true] {
+            let service = Service::new(flavour);
+            let machine = service.machine_with(|engine, _| engine.poll = Duration::from_secs(3600)).await;
+            machine.look().await;
+            service.write_elsewhere("a/c/f", "base");
+            machine.look().await;
+            machine.write("a/c/f", "mine").await;
+            service.edit(Edit::Move { path: "a/c/f".into(), to: "g".into() });
+            service.edit(Edit::Delete { path: "a/c".into() });
+            // The listing of "a" does not show "c" any more.
+            machine.write("a/other", "x").await;
+            if is_seen {
+                machine.look().await;
+            }
+            machine.sync().await;
+            machine.look().await;
+            let expected = [folder("a"), file("a/other", "x"), file("g", "mine")];
+            let tree = service.tree();
+            let rest: Vec<_> = tree.into_iter().filter(|(path, _)| path != "a/c").collect();
+            assert_eq!(rest, expected, "{flavour:?} {is_seen}");
+            assert_eq!(machine.read("g").await.unwrap(), "mine");
+        }
     }
 }

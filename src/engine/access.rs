@@ -2,14 +2,14 @@
 
 use std::collections::BTreeSet;
 
-use super::apply::Source;
+use super::apply::view_of;
 use super::error::{Verdict, classify};
 use super::execute::{backoff, park_wait};
 use super::op::Send;
 use super::{Engine, Inner};
 use crate::graph::{GraphError, Priority};
-use crate::model::NodeId;
-use crate::store::{Node, ParkKind, Parked, StoreError, Tx};
+use crate::model::{NodeId, RemoteItem};
+use crate::store::{Durability, Node, ParkKind, Parked, StoreError, Tx};
 
 impl Engine {
     /// What a refusal means once the item, or the folder that it was to be in, was looked at: `None` if the verdict
@@ -38,20 +38,19 @@ impl Engine {
     pub(super) async fn still_there(&self, node: &Node) -> bool {
         let Some(base) = &node.base else { return false };
         let other = self.0.store.by_item(&base.item);
-        if !matches!(other, Ok(None)) {
-            // Another row has the item by now.
+        if !matches!(&other, Ok(other) if other.as_ref().is_none_or(|other| self.0.gives_way(other))) {
+            // Another row has the item by now, and changes of its own.
             return false;
         }
-        let sent_seq = self.0.store.sequence();
         let error = match self.0.graph.item(&self.0.drive.id, &base.item, Priority::Upload).await {
             Err(GraphError::NotFound { .. }) => return false,
             Ok(found) => {
-                self.take_in(vec![found], Source::Direct, sent_seq).await;
-                return self
-                    .0
-                    .store
-                    .by_item(&base.item)
-                    .is_ok_and(|holder| holder.is_some_and(|holder| holder.id == node.id));
+                let (inner, id) = (self.0.clone(), node.id);
+                let back = self.0.blocking.start(move || inner.give_back(id, &found)).await;
+                return back.unwrap_or_else(|error| {
+                    tracing::error!(%error, "that an item is there could not be recorded");
+                    true
+                });
             }
             Err(error) => error,
         };
@@ -72,6 +71,36 @@ impl Engine {
 }
 
 impl Inner {
+    /// Whether the row may leave its item to another one: a page of changes introduced it, and nobody here uses it.
+    fn gives_way(&self, node: &Node) -> bool {
+        node.local.is_none() && !self.open.is_open(node.id)
+    }
+
+    /// The item that an unsent change started from is there after all (it was moved out of a folder that is gone): the
+    /// node has it again, and the conflict table decides. False if it has not.
+    fn give_back(&self, id: NodeId, found: &RemoteItem) -> Result<bool, StoreError> {
+        let committed = self.store.write_changes(Durability::Process, |tx| -> Result<bool, StoreError> {
+            let (Some(name), Some(parent)) = (&found.name, &found.parent) else { return Ok(false) };
+            let node = tx.find(id)?.filter(|node| node.remote.is_none());
+            let Some(Node { base: Some(base), .. }) = node else { return Ok(false) };
+            if base.item != found.id {
+                return Ok(false);
+            }
+            if let Some(twin) = tx.by_item(&found.id)? {
+                if !self.gives_way(&twin) {
+                    return Ok(false);
+                }
+                tx.adopt_children(twin.id, id)?;
+                tx.remove(twin.id)?;
+            }
+            let parent = tx.node_of_item(parent)?;
+            tx.set_remote(id, Some(&view_of(found, Some(parent), name.clone())))?;
+            Ok(true)
+        })?;
+        self.sink.changed(&committed.changes);
+        Ok(committed.value)
+    }
+
     /// Nodes with something unsent that is to be kept, and all folders above them.
     pub(super) fn unsent_and_above(tx: &Tx<'_>) -> Result<BTreeSet<NodeId>, StoreError> {
         let mut found = BTreeSet::new();

@@ -5,11 +5,12 @@
 
 use super::Mutant;
 use super::conflict::local_placed;
+use super::op::Send;
 use super::open::OpenNodes;
 use super::planner::is_swap_name;
 use super::rekey;
 use crate::content::ContentKey;
-use crate::model::{Comparison, ItemId, ItemKind, NodeId, RemoteItem, Timestamp};
+use crate::model::{Comparison, ItemId, ItemKind, NodeId, RemoteItem, Timestamp, names};
 use crate::store::{LocalView, Node, NodeKind, RemoteView, StoreError, Tx, canonical};
 
 /// Ten minutes: for so long after an own operation a differing delta or listing entry is not believed
@@ -73,15 +74,20 @@ pub(super) fn is_rewritten(business: bool, name: &str) -> bool {
 }
 
 /// Whether we are making something new at the place of this item: most likely it is that, and the answer to
-/// our own request, which says so, is on its way.
+/// our own request, which says so, is on its way. Of an unknown item that is gone, nobody knows where it was.
 pub(super) fn is_being_made(tx: &Tx<'_>, item: &RemoteItem) -> Result<bool, StoreError> {
-    let (Some(name), Some(parent)) = (&item.name, &item.parent) else { return Ok(false) };
-    let Some(parent) = tx.by_item(parent)? else { return Ok(false) };
-    let ours = tx.clash(parent.id, &canonical(name), None)?;
-    match ours.filter(|node| node.is_dirty() && node.remote.is_none() && node.base.is_none()) {
-        Some(node) => Ok(tx.attempt(node.id)?.is_some()),
-        None => Ok(false),
+    if item.deleted && tx.by_item(&item.id)?.is_some() {
+        return Ok(false);
     }
+    let is_that = |send: Send| match (send.made_at(), &item.parent, &item.name) {
+        (Some(_), ..) if item.deleted => true,
+        (Some((folder, name)), Some(parent), Some(theirs)) => {
+            folder == parent && names::fold(name) == names::fold(&canonical(theirs))
+        }
+        _ => false,
+    };
+    let sent = tx.attempts()?.into_iter().filter_map(|attempt| Send::parse(&attempt.op));
+    Ok(sent.into_iter().any(is_that))
 }
 
 pub(super) struct Applier<'a> {
@@ -97,7 +103,16 @@ impl Applier<'_> {
         let seen =
             if Mutant::StaleListing.is_planted() { Seen { source: Source::Direct, ..seen } } else { seen };
         if item.deleted {
-            let Some(node) = tx.by_item(&item.id)? else { return Ok(()) };
+            let Some(node) = tx.by_item(&item.id)? else {
+                // What was made here and deleted elsewhere before our answer came: no later report says so again.
+                if seen.source == Source::Report
+                    && tx.tombstone(&item.id)?.is_none()
+                    && is_being_made(tx, item)?
+                {
+                    self.effects.doubted.push(item.id.clone());
+                }
+                return Ok(());
+            };
             // What is in doubt may have been moved out of it.
             let doubtful = seen.source == Source::Report && self.has_doubts_below(tx, node.id)?;
             if doubtful || is_overtaken(&node, seen) {

@@ -102,6 +102,19 @@ pub enum Send {
 }
 
 impl Send {
+    /// Reads what an attempt was recorded as.
+    pub fn parse(text: &str) -> Option<Self> {
+        serde_json::from_str(text).ok()
+    }
+
+    /// The folder and the name at which it makes an item.
+    pub fn made_at(&self) -> Option<(&ItemId, &str)> {
+        match self {
+            Self::Mkdir { parent, name } | Self::Create { parent, name, .. } => Some((parent, name)),
+            Self::Replace { .. } | Self::Move { .. } | Self::SetTime { .. } | Self::Delete { .. } => None,
+        }
+    }
+
     /// The staged content it carries.
     pub fn content(&self) -> Option<u64> {
         match self {

@@ -16,6 +16,7 @@
 //! - Many deletes from before the drive was read again wait until they are confirmed; who makes a name again under
 //!   one takes its item back.
 //! - While ids may have changed (many items are missing by theirs), nothing is deleted or made again.
+//! - A name that something without an answer makes an item of waits for that answer.
 //! - An item that moved to another row waits for the answer to what was sent for it from its former row.
 
 mod circles;
@@ -577,6 +578,9 @@ impl<'a> Planner<'a> {
     fn holder(&self, id: NodeId, item: &Item) -> Holder {
         let local = local(item);
         let wanted = names::fold(&local.name);
+        if self.is_made_by_another(id, local.parent, &wanted) {
+            return Holder::Leaving;
+        }
         for (other, holder) in self.holders(local.parent, &wanted) {
             let Some(view) = holder.node.remote.as_ref().filter(|_| other != id) else { continue };
             let theirs = self::local(holder);
@@ -591,6 +595,15 @@ impl<'a> Planner<'a> {
             Some(occupant) if occupant.node != id => Holder::Staying(occupant.node, occupant.kind),
             _ => Holder::Nobody,
         }
+    }
+
+    /// Whether something without an answer makes an item of this folded name there for another node: what is at the name
+    /// then is ours.
+    fn is_made_by_another(&self, id: NodeId, folder: NodeId, folded: &str) -> bool {
+        let folder = self.world.folders.get(&folder).and_then(|folder| folder.item.as_ref());
+        let made = self.world.sent.iter().filter(|(by, _)| **by != id).filter_map(|(_, send)| send.made_at());
+        folder
+            .is_some_and(|item| made.into_iter().any(|(to, name)| to == item && names::fold(name) == folded))
     }
 
     /// Whether, in the visible tree, `folder` lies below `above` (or is it).

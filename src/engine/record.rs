@@ -119,8 +119,11 @@ fn record_item(
             None => discard_item(tx, &view_of(item, parent, name), kind_of(item), now),
         };
     };
-    if !displace_twin(tx, id, item)? {
-        return Ok(());
+    match displace_twin(tx, id, item)? {
+        Twin::None => {}
+        // What the report of it said may be newer than this answer.
+        Twin::Displaced => applier.effects.doubted.push(item.id.clone()),
+        Twin::Stays => return Ok(()),
     }
     let view = match &node.remote {
         Some(old) => merged(old, item, parent.or(old.parent)),
@@ -148,6 +151,9 @@ fn record_item(
     }
     tx.set_web_url(id, item.web_url.as_deref())?;
     tx.set_own(id, seq, now)?;
+    if send.item().is_none() && hand_to_heir(tx, &node, &view, (seq, now))? {
+        return Ok(());
+    }
     if matches!(send, Send::Mkdir { .. }) {
         tx.set_listed(id, true)?;
     }
@@ -171,6 +177,10 @@ fn remember_place(tx: &mut Tx<'_>, node: &Node, old: &RemoteView, now: Timestamp
         return Ok(());
     }
     let place = Place { parent, name: canonical(&old.name) };
+    if tx.former(node.id)?.is_some_and(|(former, _)| node.place.as_ref() == Some(&former)) {
+        // It is back where it was before: it is missed nowhere.
+        return tx.remove_former(node.id);
+    }
     // It was moved when the user did it, not when it was sent.
     let moved_at = node.local.as_ref().map_or(now, |local| local.changed_at.min(now));
     tx.put_former(node.id, &place, moved_at, Timestamp(now.0.saturating_sub(PLACE_NANOS)))
@@ -212,21 +222,66 @@ fn record_elsewhere(
     let view = merged(&old, item, parent);
     tx.set_remote(id, Some(&view))?;
     tx.set_own(id, seq, now)?;
-    if local.is_some() && base.as_ref() == Some(&old) {
+    let tag = |view: &RemoteView| view.version.etag.clone();
+    if send.if_match().is_some() && tag(&old).as_ref() != send.if_match() {
+        // A report came while the request was on its way: it may be newer than this answer.
+        applier.effects.doubted.push(item.id.clone());
+    }
+    let started_alike = base.as_ref().is_some_and(|base| {
+        *base == old || (send.if_match().is_some() && tag(base).as_ref() == send.if_match())
+    });
+    if local.is_some() && started_alike {
         tx.set_base(id, Some(&start_after(send, base.as_ref(), &view)))?;
     }
     Ok(())
 }
 
+/// Another row of an item that an operation made.
+enum Twin {
+    None,
+    /// It is gone.
+    Displaced,
+    /// It has unsent changes of its own: it keeps the item.
+    Stays,
+}
+
 /// A page of changes may have introduced the same item under a row of its own before our answer came: our
-/// row, which programs may hold open, takes it. False if that row has unsent changes of its own: it keeps it.
-fn displace_twin(tx: &mut Tx<'_>, id: NodeId, item: &RemoteItem) -> Result<bool, StoreError> {
-    let Some(twin) = tx.by_item(&item.id)?.filter(|twin| twin.id != id) else { return Ok(true) };
+/// row, which programs may hold open, takes it.
+fn displace_twin(tx: &mut Tx<'_>, id: NodeId, item: &RemoteItem) -> Result<Twin, StoreError> {
+    let Some(twin) = tx.by_item(&item.id)?.filter(|twin| twin.id != id) else { return Ok(Twin::None) };
     if twin.local.is_some() {
-        return Ok(false);
+        return Ok(Twin::Stays);
     }
+    let was_seen = twin.remote.is_some();
     tx.adopt_children(twin.id, id)?;
     tx.remove(twin.id)?;
+    Ok(if was_seen { Twin::Displaced } else { Twin::None })
+}
+
+/// A file was unlinked while it was made on the service, and another one has its name by now, which was never sent:
+/// that is the item's next content. False if there is none.
+fn hand_to_heir(
+    tx: &mut Tx<'_>,
+    node: &Node,
+    view: &RemoteView,
+    own: (u64, Timestamp),
+) -> Result<bool, StoreError> {
+    let is_unlinked = node.kind == NodeKind::File && is_deleted(node);
+    let (Some(parent), true) = (view.parent, is_unlinked) else { return Ok(false) };
+    let heir = tx.child(parent, &canonical(&view.name))?.filter(|heir| {
+        let is_new = heir.remote.is_none() && heir.base.is_none();
+        let is_sent = heir.local.as_ref().is_some_and(|local| !local.local_only);
+        heir.kind == NodeKind::File && is_new && is_sent
+    });
+    let Some(heir) = heir else { return Ok(false) };
+    if tx.attempt(heir.id)?.is_some() {
+        return Ok(false);
+    }
+    tx.set_remote(node.id, None)?;
+    tx.set_base(node.id, None)?;
+    tx.set_remote(heir.id, Some(view))?;
+    tx.set_base(heir.id, Some(view))?;
+    tx.set_own(heir.id, own.0, own.1)?;
     Ok(true)
 }
 

@@ -201,5 +201,5 @@ fn readdress(tx: &mut Tx<'_>, node: &Node, from: &ItemId, to: &ItemId) -> Result
 }
 
 fn of_json(attempt: &Attempt) -> Option<Send> {
-    serde_json::from_str(&attempt.op).ok()
+    Send::parse(&attempt.op)
 }

@@ -50,7 +50,7 @@ impl Inner {
 /// refuses newer formats as a whole, so this is a row of our own that was damaged.
 fn attempts(tx: &Tx<'_>) -> Result<BTreeMap<NodeId, Send>, StoreError> {
     let readable = |attempt: crate::store::Attempt| {
-        let send = serde_json::from_str(&attempt.op).ok()?;
+        let send = Send::parse(&attempt.op)?;
         Some((attempt.node, send))
     };
     Ok(tx.attempts()?.into_iter().filter_map(readable).collect())
