@@ -323,3 +323,65 @@ async fn an_edit_goes_to_the_item_that_was_moved_out_of_a_folder_which_a_listing
         }
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_file_open_in_a_folder_that_was_made_again_elsewhere_and_renamed_here_is_sent() {
+    for flavour in FLAVOURS {
+        let service = Service::new(flavour);
+        let machine = service.machine_with(|engine, _| engine.poll = Duration::from_secs(3600)).await;
+        machine.look().await;
+        machine.mkdir("d").await.unwrap();
+        machine.write("d/f", "first").await;
+        machine.sync().await;
+        machine.look().await;
+        hold_answer(&service, "PUT", "content");
+        machine.write("d/f", "second").await;
+        under_way().await;
+        service.edit(Edit::Delete { path: "d".into() });
+        service.edit(Edit::Mkdir { path: "d".into() });
+        let flags = OpenFlags { write: true, truncate: true, ..OpenFlags::default() };
+        let open = machine.open("d/f", flags).await.unwrap();
+        machine.rename("d", "e").await.unwrap();
+        under_way().await;
+        service.control.release_stalls();
+        machine.files.write(open.0, open.1, 0, b"third".to_vec().into()).await.unwrap();
+        machine.close(open).await.unwrap();
+        machine.sync().await;
+        machine.look().await;
+        machine.sync().await;
+        assert_eq!(service.tree(), [folder("e"), file("e/f", "third")], "{flavour:?}");
+        assert_eq!(machine.read("e/f").await.unwrap(), "third");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_unsent_in_a_folder_that_went_with_one_that_was_never_seen_is_sent() {
+    for flavour in FLAVOURS {
+        let service = Service::new(flavour);
+        service.write_elsewhere("d/other", "theirs");
+        let machine = service.machine_with(|engine, _| engine.poll = Duration::from_secs(3600)).await;
+        machine.look().await;
+        machine.write("d/f", "mine").await;
+        service.edit(Edit::Mkdir { path: "unseen".into() });
+        service.edit(Edit::Move { path: "d".into(), to: "unseen/d".into() });
+        // The look that follows a refusal tells of the folder's new place, and of nothing above.
+        let status =
+            FaultAction::Status { status: 409, code: None, inner: None, retry_after: None, after: false };
+        service.control.inject(Fault {
+            method: Some("PUT".into()),
+            path: None,
+            op: None,
+            skip: 0,
+            count: Some(20),
+            action: status,
+        });
+        under_way().await;
+        service.edit(Edit::Delete { path: "unseen".into() });
+        service.control.clear_faults();
+        machine.look().await;
+        machine.look().await;
+        machine.sync().await;
+        assert_eq!(service.tree(), [folder("d"), file("d/f", "mine")], "{flavour:?}");
+        assert_eq!(machine.read("d/f").await.unwrap(), "mine");
+    }
+}

@@ -295,6 +295,12 @@ impl Applier<'_> {
         let Some(remote) = node.remote.clone() else {
             // What once was an item and has no content of its own is gone with it, once that is settled.
             let is_own = |local: &LocalView| local.content.is_some() || node.base.is_none();
+            if survivors && node.local.is_none() {
+                // Nobody ever knew what the folder is called, and so it cannot be made again.
+                move_to_root(tx, id)?;
+                tx.remove(id)?;
+                return Ok(false);
+            }
             let unsent =
                 survivors || node.local.as_ref().is_some_and(|local| !local.deleted && is_own(local));
             return if node.local.as_ref().is_some_and(|local| local.local_only && !local.deleted) {
@@ -372,6 +378,16 @@ pub(super) fn fresh_local(parent: NodeId, name: String, now: Timestamp, seq: u64
         retry_at: Timestamp(0),
         local_only: false,
     }
+}
+
+/// What is unsent in a folder goes to the root of the drive.
+fn move_to_root(tx: &mut Tx<'_>, folder: NodeId) -> Result<(), StoreError> {
+    for child in tx.children(folder)? {
+        if let Some(local) = tx.node(child)?.local {
+            tx.set_local(child, Some(&LocalView { parent: NodeId::ROOT, ..local }))?;
+        }
+    }
+    Ok(())
 }
 
 fn rescue_local_only(tx: &mut Tx<'_>, node: &Node, now: Timestamp) -> Result<(), StoreError> {

@@ -106,12 +106,9 @@ fn record_item(
     applier: &mut Applier<'_>,
 ) -> Result<(), StoreError> {
     let seq = tx.next_sequence();
-    let parent = match &item.parent {
-        Some(parent) => Some(tx.node_of_item(parent)?),
-        None => None,
-    };
-    let name = item.name.clone().unwrap_or_default();
     let node = tx.find(id)?;
+    let parent = folder_of_answer(tx, node.as_ref(), item, applier)?;
+    let name = item.name.clone().unwrap_or_default();
     let Some(node) = node.filter(|node| still_has(node, send)) else {
         return match send.item() {
             Some(sent) => record_elsewhere(tx, (send, sent), item, (seq, now), applier),
@@ -168,6 +165,29 @@ fn record_item(
         );
     }
     finish_local(tx, &node, local, &view, send)
+}
+
+/// The folder that an answer says the item is in. Of one that nobody knows (it has another id by now, or another client
+/// made it) nothing follows before the item was looked at.
+fn folder_of_answer(
+    tx: &mut Tx<'_>,
+    node: Option<&Node>,
+    item: &RemoteItem,
+    applier: &mut Applier<'_>,
+) -> Result<Option<NodeId>, StoreError> {
+    let Some(parent) = &item.parent else { return Ok(None) };
+    let known = node.and_then(|node| match (&node.remote, &node.local) {
+        (Some(remote), _) => remote.parent,
+        (None, local) => local.as_ref().map(|local| local.parent),
+    });
+    match (tx.by_item(parent)?, known) {
+        (None, Some(known)) => {
+            applier.effects.doubted.push(item.id.clone());
+            Ok(Some(known))
+        }
+        (Some(folder), _) => Ok(Some(folder.id)),
+        (None, None) => tx.node_of_item(parent).map(Some),
+    }
 }
 
 /// A name remembers for some minutes what was moved away from it (design 3), also when the service knows.
