@@ -385,3 +385,30 @@ async fn what_is_unsent_in_a_folder_that_went_with_one_that_was_never_seen_is_se
         assert_eq!(machine.read("d/f").await.unwrap(), "mine");
     }
 }
+
+// S46.
+#[tokio::test(start_paused = true)]
+async fn an_item_that_was_taken_home_again_is_missed_nowhere() {
+    for flavour in FLAVOURS {
+        let service = Service::new(flavour);
+        let machine = service.machine().await;
+        machine.look().await;
+        machine.write("z", "first").await;
+        machine.sync().await;
+        let item = service.control.id_of("z");
+        machine.rename("z", "y").await.unwrap();
+        machine.sync().await;
+        // The new file has the item, which goes home.
+        machine.write("z", "second").await;
+        machine.sync().await;
+        assert_eq!(service.control.id_of("z"), item);
+        machine.rename("z", "w").await.unwrap();
+        machine.rename("y", "y~").await.unwrap();
+        machine.write("y", "third").await;
+        machine.sync().await;
+        machine.look().await;
+        let all = [file("w", "second"), file("y", "third"), file("y~", "first")];
+        assert_eq!(service.tree(), all, "{flavour:?}");
+        assert_eq!(service.control.id_of("w"), item, "{flavour:?}");
+    }
+}
