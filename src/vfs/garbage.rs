@@ -3,7 +3,8 @@
 //! It is unlinked only once the commit that dropped it would survive a power cut (design 3): one such commit
 //! serves for many.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use crate::content::{Blocking, Staging, StagingId};
@@ -19,11 +20,13 @@ pub(super) struct Garbage {
     store: Arc<Store>,
     staging: Staging,
     waiting: Mutex<Vec<u64>>,
+    /// A task is going to collect.
+    is_awaited: AtomicBool,
 }
 
 impl Garbage {
     pub fn new(store: Arc<Store>, staging: Staging) -> Arc<Self> {
-        Arc::new(Self { store, staging, waiting: Mutex::default() })
+        Arc::new(Self { store, staging, waiting: Mutex::default(), is_awaited: AtomicBool::new(false) })
     }
 
     /// Takes content that a committed transaction dropped.
@@ -40,14 +43,8 @@ impl Garbage {
             return self.collect();
         }
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
-        if count == 1 {
-            let garbage = Arc::downgrade(self);
-            runtime.spawn(async move {
-                tokio::time::sleep(DELAY).await;
-                if let Some(garbage) = garbage.upgrade() {
-                    Blocking::Auto.start(move || garbage.collect()).await;
-                }
-            });
+        if !self.is_awaited.swap(true, Ordering::SeqCst) {
+            runtime.spawn(collect_later(Arc::downgrade(self)));
         }
     }
 
@@ -88,8 +85,92 @@ impl Garbage {
     }
 }
 
+/// Collects after the delay, and again where the store could not be made durable.
+async fn collect_later(garbage: Weak<Garbage>) {
+    loop {
+        tokio::time::sleep(DELAY).await;
+        let Some(garbage) = garbage.upgrade() else { return };
+        let is_done = Blocking::Auto.start(move || {
+            // Before the collection: what comes during it has another task.
+            garbage.is_awaited.store(false, Ordering::SeqCst);
+            garbage.collect();
+            garbage.lock().is_empty() || garbage.is_awaited.swap(true, Ordering::SeqCst)
+        });
+        if is_done.await {
+            return;
+        }
+    }
+}
+
 impl Drop for Garbage {
     fn drop(&mut self) {
         self.collect();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::path::Path;
+    use std::sync::atomic::AtomicU64;
+
+    use super::*;
+    use crate::content::StagingConfig;
+    use crate::disk::{Disk, DiskHook};
+    use crate::model::{NodeId, Timestamp};
+    use crate::store::{LocalView, NodeKind, StoreError, Tx};
+
+    /// Fails so many syncs of the store.
+    struct FailSyncs(AtomicU64);
+
+    impl DiskHook for FailSyncs {
+        fn before(&self, step: &'static str, _: &Path) -> io::Result<()> {
+            let fails = step == "store.sync"
+                && self
+                    .0
+                    .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1))
+                    .is_ok();
+            if fails { Err(io::Error::from_raw_os_error(libc::ENOSPC)) } else { Ok(()) }
+        }
+    }
+
+    /// A file with this content is made and taken back.
+    fn drop_one(tx: &mut Tx<'_>, content: u64) -> Result<(), StoreError> {
+        let id = tx.insert(NodeKind::File)?;
+        let local = LocalView {
+            parent: NodeId::ROOT,
+            name: "a".into(),
+            deleted: false,
+            content: Some(content),
+            size: 0,
+            mtime: Timestamp(0),
+            mtime_set: false,
+            seal: None,
+            changed_at: Timestamp(0),
+            changed_seq: 1,
+            parked: None,
+            tries: 0,
+            retry_at: Timestamp(0),
+            local_only: false,
+        };
+        tx.set_local(id, Some(&local))?;
+        tx.remove(id)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn room_returns_without_a_restart_after_the_store_could_not_be_made_durable() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = Disk::with_hook(Arc::new(FailSyncs(AtomicU64::new(2))));
+        let store = Arc::new(Store::open_on(dir.path(), disk.clone()).unwrap());
+        let config = StagingConfig { min_free_bytes: 0, ..StagingConfig::new(dir.path().join("staging")) };
+        let staging = Staging::open(config, disk).unwrap();
+        let garbage = Garbage::new(store.clone(), staging.clone());
+        for content in [1, 2] {
+            staging.create(StagingId(content)).unwrap();
+            store.write(Durability::Process, |tx| drop_one(tx, content)).unwrap();
+            garbage.add(vec![content]);
+            tokio::time::sleep(DELAY * 10).await;
+        }
+        assert_eq!(staging.list().unwrap(), []);
     }
 }
