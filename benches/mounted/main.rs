@@ -37,6 +37,8 @@ pub struct Scale {
     pub folders: usize,
     /// Files created one after the other.
     pub small_files: usize,
+    /// Files created and synced, by one writer or several.
+    pub synced_files: usize,
     /// Bytes written in pieces of 1 MiB.
     pub written: u64,
     /// Bytes appended in pieces of 4 KiB.
@@ -53,6 +55,7 @@ const FULL: Scale = Scale {
     cold: 256 * MIB,
     folders: 200,
     small_files: 2000,
+    synced_files: 800,
     written: 256 * MIB,
     appended: 64 * MIB,
 };
@@ -62,6 +65,7 @@ const QUICK: Scale = Scale {
     cold: 32 * MIB,
     folders: 20,
     small_files: 200,
+    synced_files: 160,
     written: 32 * MIB,
     appended: 8 * MIB,
 };

@@ -19,6 +19,52 @@ pub fn run(scale: &Scale, table: &mut Table) {
     let speeds = pieces(scale, &ours, &local, scale.appended, 4096);
     table.measured(&what, "MiB/s", speeds, Goal::AtLeast(0.05));
     small(scale, table, &mounted, &local);
+    for writers in [1, 8] {
+        closes(scale, table, (&ours, &local), writers);
+    }
+}
+
+/// What it costs that a file is safe: `close`, after which it survives a crash of the daemon, and `fsync` and `close`,
+/// after which it survives a power cut; both against the latter on ext4. Commits that come together share a sync.
+fn closes(scale: &Scale, table: &mut Table, (ours, local): (&Path, &Path), writers: usize) {
+    for syncs in [false, true] {
+        let created = compare(
+            scale.rounds,
+            |_| saves_per_s(ours, writers, scale.synced_files, syncs),
+            |_| saves_per_s(local, writers, scale.synced_files, true),
+        );
+        let who = if writers == 1 { "1 writer".to_owned() } else { format!("{writers} writers") };
+        let how = if syncs { "write, fsync, close" } else { "write, close" };
+        let goal = if syncs { 0.3 } else { 1.0 };
+        table.measured(&format!("{who}: {how}, vs with fsync on ext4"), "/s", created, Goal::AtLeast(goal));
+    }
+}
+
+/// Files of 4 KiB made, written and closed by so many threads at once, each its share of `files`.
+fn saves_per_s(directory: &Path, writers: usize, files: usize, syncs: bool) -> f64 {
+    let directory = directory.join("saved");
+    fs::create_dir(&directory).expect("it is made");
+    quiet_disk();
+    let share = files / writers;
+    let taken = seconds(|| {
+        std::thread::scope(|scope| {
+            for writer in 0..writers {
+                let directory = &directory;
+                scope.spawn(move || {
+                    for number in 0..share {
+                        let path = directory.join(format!("f{writer}-{number}"));
+                        let mut file = File::create(path).expect("it is created");
+                        file.write_all(&[0x5a; 4096]).expect("it is written");
+                        if syncs {
+                            file.sync_all().expect("it is synced");
+                        }
+                    }
+                });
+            }
+        });
+    });
+    fs::remove_dir_all(&directory).expect("it is removed");
+    (share * writers) as f64 / taken
 }
 
 fn pieces(scale: &Scale, ours: &Path, local: &Path, size: u64, piece: usize) -> (f64, f64) {
