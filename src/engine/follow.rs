@@ -90,7 +90,7 @@ impl Engine {
     pub fn used(&self) {
         let idle = self.0.freshness.used(Instant::now());
         if idle > self.0.config.poll * IDLE_STEP && !self.0.freshness.is_pushed() {
-            self.refresh();
+            self.0.look.notify_one();
         }
     }
 
@@ -122,7 +122,7 @@ impl Engine {
                 let joined = self.follow_one().await;
                 if self.0.freshness.set_pushed(false) {
                     // What happened since is not told any more.
-                    self.refresh();
+                    self.0.look.notify_one();
                 }
                 let rest = match joined {
                     Ok(()) => Duration::ZERO,
@@ -165,7 +165,7 @@ impl Engine {
                 Ok(PushEvent::Joined) => {
                     tracing::info!("changes are told as they happen");
                     self.0.freshness.set_pushed(true);
-                    self.refresh();
+                    self.0.look.notify_one();
                 }
                 Ok(PushEvent::Changed) => {
                     self.0.told.notify_one();
@@ -188,7 +188,7 @@ impl Engine {
             }
             let busy = !self.0.in_flight().is_empty();
             self.0.pause(if busy { GATHER_BUSY } else { GATHER }).await;
-            self.refresh();
+            self.0.look.notify_one();
         }
     }
 }

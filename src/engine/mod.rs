@@ -45,6 +45,7 @@ mod settle;
 mod status;
 mod upload;
 mod waiting;
+mod walk;
 mod world;
 
 #[cfg(test)]
@@ -179,6 +180,7 @@ struct Inner {
     /// The push channel told of a change.
     told: Notify,
     freshness: follow::Freshness,
+    walks: walk::Walks,
     /// Notified when the set of unsent changes may have shrunk.
     progress: Notify,
     hurry: AtomicU32,
@@ -256,6 +258,7 @@ impl Engine {
             look: Notify::new(),
             told: Notify::new(),
             freshness: follow::Freshness::default(),
+            walks: walk::Walks::default(),
             progress: Notify::new(),
             hurry: AtomicU32::new(0),
             looked: AtomicU64::new(0),
@@ -339,7 +342,13 @@ impl Engine {
         self.0.drive.drive_type
     }
 
-    /// Which nodes are open.
+    /// A program opened the node.
+    pub fn opened(&self, node: NodeId, access: Access) {
+        self.0.open.opened(node, access);
+        self.0.walks.opened(node);
+    }
+
+    /// The nodes that programs hold open.
     pub fn open_nodes(&self) -> &OpenNodes {
         &self.0.open
     }
@@ -361,6 +370,7 @@ impl Engine {
 
     /// Asks for the drive's changes now.
     pub fn refresh(&self) {
+        self.0.walks.ask();
         self.0.look.notify_one();
     }
 
@@ -442,9 +452,10 @@ impl Inner {
         self.hurry.load(Ordering::Acquire) > 0
     }
 
-    /// The newest look at the whole drive; none before the first enumeration ended.
+    /// The newest look at the whole drive; none before the first enumeration ended, and where each costs a walk.
     fn looked(&self) -> Option<u64> {
-        self.enumerated.load(Ordering::Acquire).then(|| self.looked.load(Ordering::Acquire))
+        let is_cheap = self.enumerated.load(Ordering::Acquire) && !self.walks.is_on();
+        is_cheap.then(|| self.looked.load(Ordering::Acquire))
     }
 
     fn set_looked(&self, sent_seq: u64) {

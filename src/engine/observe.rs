@@ -9,26 +9,27 @@ use super::error::{Verdict, classify};
 use super::fetch::OFFLINE_PATIENCE;
 use super::missing::{For, is_rematch};
 use super::rekey::Reunion;
+use super::walk::NEXT;
 use super::{Engine, EngineError, Inner, Mutant};
 use crate::graph::{DeltaFrom, DeltaLink, GraphError, PageLink, Priority};
 use crate::model::{ItemId, NodeId, RemoteItem, Timestamp};
 use crate::store::{Durability, Node, NodeKind, StoreError, Tx};
 
 /// Where the next round begins.
-const LINK: &str = "delta_link";
+pub(super) const LINK: &str = "delta_link";
 /// Where an unfinished round goes on.
-const PAGE: &str = "round_link";
+pub(super) const PAGE: &str = "round_link";
 /// Sequence number at which the unfinished round began.
-const PAGE_SEQ: &str = "round_seq";
+pub(super) const PAGE_SEQ: &str = "round_seq";
 /// "1" once the whole drive was read.
 const ENUMERATED: &str = "enumerated";
 /// Generation of the enumeration under way (mark and sweep).
-const MARK: &str = "mark";
+pub(super) const MARK: &str = "mark";
 /// Wall time of the newest finished round.
-const LAST: &str = "last_delta";
+pub(super) const LAST: &str = "last_delta";
 
 /// Sequence number at which the enumeration began whose unmarked items are still to be looked at.
-const SWEEP: &str = "sweep_seq";
+pub(super) const SWEEP: &str = "sweep_seq";
 /// Items that must be read by their id before they are believed (JSON).
 const DOUBTS: &str = "doubts";
 
@@ -77,6 +78,9 @@ impl Engine {
             self.restart_enumeration(None)?;
             self.rematch_begins(mark(self.meta(MARK)?))?;
         }
+        if self.is_without_delta()? {
+            return self.walk_round().await;
+        }
         if self.meta(LINK)?.is_none() && self.meta(PAGE)?.is_none() {
             self.begin_enumeration()?;
         }
@@ -96,6 +100,10 @@ impl Engine {
                     tracing::warn!("the service asks to read the whole drive again");
                     return Ok(self.restart_enumeration(location)?);
                 }
+                Err(GraphError::Unsupported { .. }) => {
+                    self.give_delta_up()?;
+                    return self.walk_round().await;
+                }
                 Err(error) => return Err(error.into()),
             };
             self.0.connected();
@@ -114,7 +122,7 @@ impl Engine {
         }
     }
 
-    fn meta(&self, key: &str) -> Result<Option<String>, EngineError> {
+    pub(super) fn meta(&self, key: &str) -> Result<Option<String>, EngineError> {
         Ok(self.0.store.meta(key)?)
     }
 
@@ -129,6 +137,8 @@ impl Engine {
         self.begin_enumeration()?;
         self.0.store.write(Durability::Process, |tx| {
             tx.take_round()?;
+            tx.end_walk()?;
+            tx.set_meta(NEXT, None)?;
             if tx.meta(ENUMERATED)?.is_some() {
                 tx.set_meta(REREAD, Some(&tx.sequence().to_string()))?;
             }
@@ -218,7 +228,7 @@ impl Engine {
 
     /// What an enumeration did not show is read by its id, and taken away only where it is gone. What cannot be
     /// read now is tried again after the next round.
-    async fn finish_enumeration(&self) -> Result<(), EngineError> {
+    pub(super) async fn finish_enumeration(&self) -> Result<(), EngineError> {
         let Some(began) = self.meta(SWEEP)?.and_then(|text| text.parse().ok()) else { return Ok(()) };
         let inner = self.0.clone();
         let look = move || {
@@ -256,6 +266,10 @@ impl Engine {
         // Then the enumeration itself has looked for them at their places.
         let reunited = self.0.store.inspect(|tx| reunites(tx))?;
         for item in unmarked {
+            if self.0.store.inspect(|tx| tx.by_item(&item))?.is_none() {
+                // It went with a folder.
+                continue;
+            }
             let sent_seq = self.0.store.sequence();
             match self.0.graph.item(&self.0.drive.id, &item, Priority::Enumeration).await {
                 Ok(found) => self.take_in(vec![found], Source::Direct, sent_seq).await,
@@ -373,7 +387,7 @@ impl Engine {
         result
     }
 
-    async fn list(&self, node: &Node) -> Result<(), EngineError> {
+    pub(super) async fn list(&self, node: &Node) -> Result<(), EngineError> {
         self.ensure_root().await?;
         let Some(view) = self.0.store.node(node.id)?.and_then(|node| node.remote.clone()) else {
             return Ok(());
@@ -527,7 +541,7 @@ impl Inner {
 }
 
 /// Takes in what an enumeration shows and stamps it. What is known under another id at the same place is that.
-fn enumerate<'i>(
+pub(super) fn enumerate<'i>(
     tx: &mut Tx<'_>,
     applier: &mut Applier<'_>,
     items: impl Iterator<Item = &'i RemoteItem>,
@@ -553,7 +567,7 @@ fn reunites(tx: &Tx<'_>) -> Result<bool, StoreError> {
     Ok(tx.meta(ENUMERATED)?.is_some() || is_rematch(tx)?)
 }
 
-fn mark(text: Option<String>) -> u64 {
+pub(super) fn mark(text: Option<String>) -> u64 {
     text.and_then(|text| text.parse().ok()).unwrap_or(1)
 }
 

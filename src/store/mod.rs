@@ -19,6 +19,7 @@ mod salvage;
 mod schema;
 mod tx;
 mod types;
+mod walk;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -35,6 +36,7 @@ pub use lock::StateLock;
 pub use salvage::{Salvaged, StoreState, Unsent, salvage};
 pub use tx::{Committed, Tx, canonical};
 pub use types::*;
+pub use walk::WalkStep;
 
 /// Why the store could not do something.
 #[derive(Debug, thiserror::Error)]

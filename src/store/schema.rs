@@ -8,7 +8,7 @@ use super::StoreError;
 const APPLICATION_ID: i32 = 0x4f44_4653;
 
 /// Each step brings the database from version `index` to `index + 1`; steps are never edited once released.
-const MIGRATIONS: &[&str] = &[V1, V2, V3, V4, V5];
+const MIGRATIONS: &[&str] = &[V1, V2, V3, V4, V5, V6];
 
 /// The newest format that this program knows.
 pub(super) const KNOWN: i64 = MIGRATIONS.len() as i64;
@@ -99,6 +99,11 @@ const V5: &str = "
 -- Files that were moved here, and that on the service too: where from and when, for some minutes.
 CREATE TABLE former(id INTEGER PRIMARY KEY, parent INTEGER NOT NULL, name TEXT NOT NULL, at INTEGER NOT NULL);
 CREATE INDEX former_name ON former(parent, name);
+";
+
+const V6: &str = "
+-- Folders that a walk over the drive has yet to list, in order; where the service offers no delta.
+CREATE TABLE walk(id INTEGER PRIMARY KEY AUTOINCREMENT, item TEXT NOT NULL UNIQUE, next TEXT);
 ";
 
 /// Brings a fresh or older database to the present version; refuses a newer or foreign one.

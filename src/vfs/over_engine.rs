@@ -45,7 +45,7 @@ impl Drive for Engine {
     }
 
     fn opened(&self, node: NodeId, writes: bool) {
-        self.open_nodes().opened(node, access(writes));
+        Engine::opened(self, node, access(writes));
     }
 
     fn closed(&self, node: NodeId, writes: bool) -> bool {
