@@ -49,7 +49,8 @@ async fn same_as_on_the_service(service: &Service, machine: &Machine) {
     let top = service.tree().into_iter().filter(|(path, _)| !path.contains('/'));
     let mut wanted: Vec<String> = top.map(|(path, _)| path).collect();
     let mut names = machine.list("").await;
-    (wanted.sort(), names.sort());
+    wanted.sort();
+    names.sort();
     assert_eq!(names, wanted);
 }
 
