@@ -47,6 +47,8 @@ pub struct Args {
 
 pub fn run(args: &Args) -> Result<u8, CliError> {
     let mountpoint = mountpoint::resolve(&args.mountpoint)?;
+    // Run inside the mount, this process would be one that uses it. Where it cannot leave, that is said.
+    let _ = std::env::set_current_dir("/");
     let outcome = match Client::of_mount(&Environment::of_process(), &mountpoint) {
         Some(client) => drain(client, args, &mountpoint)?,
         None if mounts::is_mounted(&mountpoint) => {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use onedrivefs::emulator::{Fault, FaultAction};
 
-use crate::mounted_support::{Mounted, until};
+use crate::mounted_support::{Mounted, process, until};
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -78,6 +78,17 @@ fn sigusr1_looks_for_changes_and_ends_nothing() {
     assert!(until(SOON, || mounted.log().contains("SIGUSR1: looking for changes")), "{}", mounted.log());
     assert!(mounted.ended().is_none());
     assert!(mounted.run(&["refresh", mounted.root().to_str().unwrap()]).status.success());
+}
+
+#[test]
+fn an_unmount_from_inside_is_not_in_its_own_way() {
+    let Some(mounted) = Mounted::usual() else { return };
+    fs::create_dir(mounted.path("inside")).unwrap();
+    let mut command = mounted.command();
+    command.arg("umount").arg(mounted.root()).current_dir(mounted.path("inside"));
+    let output = process::output(command);
+    assert!(output.status.success(), "{output:?}");
+    mounted.wait_for_end();
 }
 
 // S74.
