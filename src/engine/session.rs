@@ -286,8 +286,9 @@ impl Engine {
 
     /// Sessions that this node began with other content: while one is open, another is refused.
     async fn cancel_others(&self, job: &Job<'_>) -> Result<(), GraphError> {
-        let rows = self.0.store.inspect(|tx| tx.sessions()).unwrap_or_default();
-        for row in rows.into_iter().filter(|row| row.content != job.content) {
+        let inner = self.0.clone();
+        let rows = self.0.blocking.start(move || inner.store.inspect(|tx| tx.sessions())).await;
+        for row in rows.unwrap_or_default().into_iter().filter(|row| row.content != job.content) {
             let same = Aim::parse(&row.target).is_some_and(|aim| aim.to == target_of(job));
             if row.node == job.node.id || same {
                 self.give_up_session(row.content, &SessionUrl::new(row.url)).await?;
