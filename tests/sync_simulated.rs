@@ -412,3 +412,32 @@ async fn an_item_that_was_taken_home_again_is_missed_nowhere() {
         assert_eq!(service.control.id_of("w"), item, "{flavour:?}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_new_file_that_was_made_although_the_answer_was_an_error_and_is_saved_again_is_no_conflict() {
+    for flavour in FLAVOURS {
+        let service = Service::new(flavour);
+        let machine = service.machine_with(|engine, _| engine.poll = Duration::from_secs(3600)).await;
+        machine.write("other", "x").await;
+        machine.sync().await;
+        let status = |status, count, after| Fault {
+            method: Some("PUT".into()),
+            path: None,
+            op: None,
+            skip: 0,
+            count: Some(count),
+            action: FaultAction::Status { status, code: None, inner: None, retry_after: None, after },
+        };
+        // It is made, then the service is busy for a while.
+        service.control.inject(status(503, 1, true));
+        service.control.inject(status(429, 2, false));
+        machine.write("f", "first save").await;
+        tokio::time::sleep(Duration::from_millis(2500)).await;
+        assert_eq!(service.tree(), [file("f", "first save"), file("other", "x")]);
+        machine.write("f.new", "second save").await;
+        machine.rename("f.new", "f").await.unwrap();
+        machine.sync().await;
+        machine.look().await;
+        assert_eq!(service.tree(), [file("f", "second save"), file("other", "x")], "{flavour:?}");
+    }
+}

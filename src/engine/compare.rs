@@ -59,6 +59,18 @@ impl Engine {
         }
     }
 
+    /// What has the name of a new file, where that is the file itself: an earlier answer was an error, though the service
+    /// had made it.
+    pub(super) async fn made_before(&self, send: &Send) -> Option<RemoteItem> {
+        let Send::Create { parent, name, .. } = send else { return None };
+        let item = self.0.graph.child(&self.0.drive.id, parent, name, Priority::Upload).await.ok()?;
+        let by_us = self.0.is_me(item.last_modified_by.as_ref()).ok()?;
+        // Of what the service rewrites nobody can tell.
+        let may_be = by_us && item.name.as_ref() == Some(name) && !is_rewritten(self.0.is_business(), name);
+        let is_that = may_be && self.has_arrived(None, send, &item).await.ok()?;
+        is_that.then_some(item)
+    }
+
     /// Whether an item that is new, or whose tags moved since the attempt, has the content that was sent.
     async fn has_arrived(
         &self,

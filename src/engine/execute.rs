@@ -42,10 +42,14 @@ impl Engine {
             return Ok(());
         }
         tracing::debug!(node = %node.id, op = send.label(), "sending");
-        let result = self.request(node, &send).await;
-        if let Ok(Some(item)) = &result {
-            self.learn_me(item).await;
-        }
+        let result = match self.request(node, &send).await {
+            Ok(Some(item)) => {
+                self.learn_me(&item).await;
+                Ok(Some(item))
+            }
+            Err(error @ GraphError::Exists { .. }) => self.made_before(&send).await.map(Some).ok_or(error),
+            other => other,
+        };
         self.finish(node, send, result).await
     }
 
