@@ -2,9 +2,13 @@
 
 mod sync_support;
 
+use std::path::Path;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use onedrivefs::disk::{Call, Disk, DiskHook};
 use onedrivefs::emulator::{Edit, Fault, FaultAction, Flavour};
+use onedrivefs::store::Store;
 use onedrivefs::vfs::{Filesystem, OpenFlags};
 use sync_support::Service;
 
@@ -440,4 +444,36 @@ async fn a_new_file_that_was_made_although_the_answer_was_an_error_and_is_saved_
         machine.look().await;
         assert_eq!(service.tree(), [file("f", "second save"), file("other", "x")], "{flavour:?}");
     }
+}
+
+/// The database as its last sync left it.
+struct Durable(Mutex<tempfile::TempDir>);
+
+impl DiskHook for Durable {
+    fn about_to(&self, path: &Path, _: Call<'_>) {
+        if path.ends_with("store.sqlite-wal") {
+            for file in [path.with_file_name("store.sqlite"), path.to_owned()] {
+                let copy = self.0.lock().unwrap().path().join(file.file_name().unwrap());
+                std::fs::copy(file, copy).unwrap();
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_written_again_is_not_taken_for_sealed_after_a_power_cut() {
+    let service = Service::new(Flavour::Business);
+    let durable = Arc::new(Durable(Mutex::new(tempfile::tempdir().unwrap())));
+    let machine = service.machine_of(|setup| setup.disk = Disk::with_hook(durable.clone())).await;
+    machine.look().await;
+    let action = FaultAction::Reset { after: false };
+    service.control.inject(Fault { method: None, path: None, op: None, skip: 0, count: None, action });
+    machine.write("f", "sealed and not sent").await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let seal = |store: &Store| store.dirty().unwrap()[0].local.as_ref().map(|local| local.seal.is_some());
+    assert_eq!(seal(machine.engine.store()), Some(true));
+    let open = machine.open("f", OpenFlags { write: true, ..OpenFlags::default() }).await.unwrap();
+    machine.files.write(open.0, open.1, 0, b"other".to_vec().into()).await.unwrap();
+    let left = Store::open(durable.0.lock().unwrap().path()).unwrap();
+    assert_eq!(seal(&left), Some(false));
 }

@@ -212,7 +212,11 @@ impl State {
         now: Timestamp,
     ) -> Result<Option<Body>, VfsError> {
         let mut made = None;
-        let outcome = drive.store().write_changes(Durability::Process, |tx| {
+        // That it is sealed must not come back after a power cut which leaves some of what is written now.
+        let known = drive.store().node(self.node)?.ok_or(VfsError::Stale)?;
+        let sealed = known.local.as_ref().is_some_and(|local| local.seal.is_some());
+        let durability = if sealed { Durability::Power } else { Durability::Process };
+        let outcome = drive.store().write_changes(durability, |tx| {
             let node = tx.find(self.node)?.ok_or(VfsError::Stale)?;
             if staged_content(&node) != named {
                 return Ok(None);
