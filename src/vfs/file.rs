@@ -160,12 +160,20 @@ impl OpenFile {
 
 impl State {
     fn load<D: Drive>(drive: &D, id: NodeId) -> Result<Self, VfsError> {
-        let node = drive.store().node(id)?.ok_or(VfsError::Stale)?;
-        let body = match node.local.as_ref().and_then(|local| local.content) {
-            Some(content) => Body::staged(drive, &node, content)?,
-            None => Body::clean(drive, &node),
-        };
-        Ok(Self::over(&node, body))
+        loop {
+            let node = drive.store().node(id)?.ok_or(VfsError::Stale)?;
+            let named = staged_content(&node);
+            let body = match named {
+                Some(content) => Body::staged(drive, &node, content),
+                None => Ok(Body::clean(drive, &node)),
+            };
+            match body {
+                Ok(body) => return Ok(Self::over(&node, body)),
+                // It was sent, and is unlinked since the node was read.
+                Err(_) if drive.store().node(id)?.is_none_or(|now| staged_content(&now) != named) => {}
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     fn over(node: &Node, body: Body) -> Self {

@@ -188,6 +188,19 @@ async fn an_upload_that_ends_while_the_file_is_opened_for_writing_is_no_conflict
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_file_whose_upload_ends_while_it_is_opened_is_read() {
+    let world = Arc::new(World::new());
+    let ino = world.put(Ino::ROOT, "a", b"1234").await;
+    assert!(world.seal(ino).await);
+    world.attempt(ino);
+    let service = Arc::downgrade(&world);
+    world.before_staging(move || service.upgrade().unwrap().finish_upload(ino));
+    let reader = (ino, world.open(ino, READ).await);
+    assert!(world.row(ino).local.is_none(), "the upload ended");
+    assert_eq!(world.read_all(reader).await, b"1234");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_write_on_bytes_that_the_service_does_not_have_keeps_both() {
     let world = World::new();
     let ino = world.put(Ino::ROOT, "a", b"ours").await;

@@ -91,6 +91,7 @@ pub(super) struct TestDrive {
     quota: Mutex<Option<Quota>>,
     changes: Mutex<Vec<Change>>,
     listings: Mutex<Vec<NodeId>>,
+    before_staging: Mutex<Option<Trap>>,
 }
 
 impl Drive for TestDrive {
@@ -101,6 +102,10 @@ impl Drive for TestDrive {
         &self.cache
     }
     fn staging(&self) -> &Staging {
+        let trap = self.before_staging.lock().unwrap().take();
+        if let Some(trap) = trap {
+            trap.0();
+        }
         &self.staging
     }
     fn clock(&self) -> &Arc<dyn Clock> {
@@ -206,6 +211,7 @@ impl World {
             quota: Mutex::default(),
             changes: Mutex::default(),
             listings: Mutex::default(),
+            before_staging: Mutex::default(),
         };
         drive.store.write(Durability::Process, |tx| tx.set_listed(NodeId::ROOT, true)).unwrap();
         Self { _dir: dir, vfs: Vfs::new(drive, config), service, clock }
@@ -218,6 +224,11 @@ impl World {
     /// Does this the next time anything asks the time.
     pub fn when_asked_the_time(&self, act: impl FnOnce() + Send + 'static) {
         *self.clock.1.lock().unwrap() = Some(Trap(Box::new(act)));
+    }
+
+    /// Does this right before staged content is looked for.
+    pub fn before_staging(&self, act: impl FnOnce() + Send + 'static) {
+        *self.drive().before_staging.lock().unwrap() = Some(Trap(Box::new(act)));
     }
 
     pub fn row(&self, ino: Ino) -> Node {
