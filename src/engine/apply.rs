@@ -4,6 +4,7 @@
 //! after the commit.
 
 use super::Mutant;
+use super::circle;
 use super::conflict::local_placed;
 use super::op::Send;
 use super::open::OpenNodes;
@@ -262,6 +263,7 @@ impl Applier<'_> {
         if id == NodeId::ROOT {
             return Ok(());
         }
+        circle::open(tx, id)?;
         self.remove_below(tx, id, now, &mut Vec::new()).map(|_| ())
     }
 
@@ -274,11 +276,13 @@ impl Applier<'_> {
         above: &mut Vec<NodeId>,
     ) -> Result<bool, StoreError> {
         if above.contains(&id) {
-            // Folders moved into each other here and there.
+            // Whatever the store holds, this comes to an end.
             return Ok(false);
         }
-        let is_top = above.is_empty();
-        if let Some(moved_here) = lives_elsewhere(&tx.node(id)?).filter(|_| !is_top) {
+        let node = tx.node(id)?;
+        if let (Some(&top), Some(moved_here)) = (above.first(), lives_elsewhere(&node))
+            && !is_remotely_below(tx, &node, top)?
+        {
             if !moved_here {
                 follow(tx, id)?;
             }
@@ -317,7 +321,7 @@ impl Applier<'_> {
         if survivors {
             let place = node.known_place();
             let (parent, name) = place.unwrap_or((NodeId::ROOT, remote.name.clone()));
-            let seq = tx.next_sequence();
+            let (parent, seq) = (circle::present(tx, parent)?, tx.next_sequence());
             tx.set_remote(id, None)?;
             tx.set_local(id, Some(&fresh_local(parent, name, now, seq)))?;
             return Ok(true);
@@ -342,6 +346,19 @@ fn lives_elsewhere(node: &Node) -> Option<bool> {
     let (Some(remote), Some(local)) = (&node.remote, &node.local) else { return None };
     let is_elsewhere = !local.deleted && node.place.as_ref().map(|place| place.parent) != remote.parent;
     is_elsewhere.then(|| node.base.as_ref().is_none_or(|base| local_placed(base, local)))
+}
+
+/// Whether the item went with that of `top`, as far as is known.
+fn is_remotely_below(tx: &Tx<'_>, node: &Node, top: NodeId) -> Result<bool, StoreError> {
+    let mut at = node.remote.as_ref().and_then(|view| view.parent);
+    for _ in 0..512 {
+        match at {
+            Some(NodeId::ROOT) => return Ok(false),
+            Some(id) if id != top => at = tx.find(id)?.and_then(|node| node.remote?.parent),
+            Some(_) | None => return Ok(true),
+        }
+    }
+    Ok(true)
 }
 
 /// An unsent change goes where its item was moved on the service.

@@ -13,6 +13,7 @@ mod access;
 mod apply;
 mod base;
 mod between;
+mod circle;
 mod compare;
 mod confirm;
 mod conflict;

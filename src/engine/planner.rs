@@ -373,11 +373,24 @@ impl<'a> Planner<'a> {
                 return None;
             }
             if !self.may_delete_tree(id, local(item).changed_seq) {
-                return None;
+                return self.give_up_name(id, remote);
             }
         }
         let if_match = if folder { None } else { remote.version.etag.clone() };
         Some(Op::Send(Send::Delete { item: remote.item.clone(), if_match, folder }))
+    }
+
+    /// What is to leave the folder before it is deleted goes into one that is to be made under its name.
+    fn give_up_name(&self, id: NodeId, remote: &RemoteView) -> Option<Op> {
+        let is_in_the_way = !is_swap_name(&remote.name) && self.breaks_circle(id, false);
+        is_in_the_way.then(|| {
+            Op::Send(Send::Move {
+                item: remote.item.clone(),
+                parent: None,
+                name: Some(format!("{SWAP_PREFIX}{}", id.0)),
+                if_match: remote.version.etag.clone(),
+            })
+        })
     }
 
     /// Whether whoever deletes here is done: what they delete next may be the folder above.

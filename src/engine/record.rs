@@ -4,7 +4,7 @@ use super::apply::{Applier, Effects, Seen, Source, content_key, is_rewritten, me
 use super::execute::has_sent_content;
 use super::op::Send;
 use super::planner::is_swap_name;
-use super::settle::discard_item;
+use super::settle::{discard_item, gone as folder_gone};
 use super::{Inner, Mutant};
 use crate::model::{Comparison, ItemId, ItemKind, NodeId, RemoteItem, Timestamp};
 use crate::store::{
@@ -399,8 +399,12 @@ fn record_deleted(
         }
         if tx.has_children(at)? {
             // Moved into it elsewhere after the last look: what of that is unsent needs the folder again.
-            tx.set_local(at, None)?;
-            applier.remove(tx, at, now)?;
+            if node.remote.is_none() {
+                folder_gone(tx, at, now, applier)?;
+            } else {
+                tx.set_local(at, None)?;
+                applier.remove(tx, at, now)?;
+            }
             continue;
         }
         tx.set_remote(at, None)?;

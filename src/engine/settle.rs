@@ -1,6 +1,7 @@
 //! Outcomes of the conflict table and of name clashes, carried out in the store.
 
 use super::apply::{Applier, fresh_local};
+use super::circle;
 use super::conflict::{NameTaken, Outcome, only_placed};
 use super::planner::is_swap_name;
 use crate::model::{NodeId, Timestamp, names};
@@ -47,7 +48,12 @@ pub(super) fn settle(
     match outcome {
         Outcome::Rebase(next) => {
             tx.set_base(node.id, node.remote.as_ref())?;
-            tx.set_local(node.id, Some(next))
+            let mut next = LocalView::clone(next);
+            if tx.find(next.parent)?.is_none() {
+                // The folder that it was moved to elsewhere is gone by now, and so will it be.
+                (next.parent, next.name) = (local.parent, local.name.clone());
+            }
+            tx.set_local(node.id, Some(&next))
         }
         Outcome::TakeRemote { notice } => {
             tx.set_local(node.id, None)?;
@@ -73,18 +79,30 @@ pub(super) fn settle(
                 "deleted elsewhere while it was changed here: sent again",
             )
         }
-        Outcome::Gone => {
-            if local.deleted || !tx.has_children(node.id)? {
-                return tx.remove(node.id);
-            }
-            // A folder: what is clean inside goes with it, what is not keeps it alive.
-            let seen = |view| RemoteView { parent: Some(local.parent), name: local.name.clone(), ..view };
-            let item = node.base.clone().map(seen);
-            tx.set_local(node.id, None)?;
-            tx.set_remote(node.id, item.as_ref())?;
-            applier.remove(tx, node.id, naming.now)
-        }
+        Outcome::Gone => gone(tx, node.id, naming.now, applier),
     }
+}
+
+/// The item is gone, and the row with it; but for what is unsent inside.
+pub(super) fn gone(
+    tx: &mut Tx<'_>,
+    id: NodeId,
+    now: Timestamp,
+    applier: &mut Applier<'_>,
+) -> Result<(), StoreError> {
+    if !tx.has_children(id)? {
+        return tx.remove(id);
+    }
+    // A folder, and even if it was deleted here something may have been moved into it elsewhere since: what is clean
+    // inside goes with it, what is not keeps it alive.
+    circle::open(tx, id)?;
+    let Node { local: Some(local), base, .. } = tx.node(id)? else { return Ok(()) };
+    // What was deleted here holds no folder above it.
+    let parent = circle::present(tx, local.parent)?;
+    let seen = |view| RemoteView { parent: Some(parent), name: local.name, ..view };
+    tx.set_local(id, None)?;
+    tx.set_remote(id, base.map(seen).as_ref())?;
+    applier.remove(tx, id, now)
 }
 
 /// The local content moves to a new node beside; the node becomes what the service has.

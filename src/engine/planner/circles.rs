@@ -34,6 +34,7 @@ impl Planner<'_> {
     /// Whether `id` is the smallest node of a circle, in which each waits for the next one, that can end it by
     /// taking a temporary name, and a place in its new folder if that is there (`leaves`).
     pub(super) fn breaks_circle(&self, id: NodeId, leaves: bool) -> bool {
+        let is_deleted = local(&self.world.dirty[&id]).deleted;
         let mut seen = BTreeSet::new();
         let mut path = vec![(id, Wait::Made, self.waits_for(id))];
         while let Some((_, _, next)) = path.last_mut() {
@@ -43,8 +44,10 @@ impl Planner<'_> {
             };
             if next == id {
                 let others = &path[1..];
+                // What is deleted gives its name up only where nobody else can end it.
+                let comes_first = |other: NodeId| other > id && !is_deleted;
                 let is_first =
-                    others.iter().all(|(other, wait, _)| *other > id || !self.can_end(*other, *wait));
+                    others.iter().all(|(other, wait, _)| comes_first(*other) || !self.can_end(*other, *wait));
                 if wait.is_ended_by(leaves) && is_first {
                     return true;
                 }

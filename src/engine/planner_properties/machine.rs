@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::service::{Content, Item as Described, ROOT, Service, hash_of, item_id, number_of, view};
-use crate::engine::conflict::{NameTaken, Outcome, only_placed};
+use crate::engine::conflict::{NameTaken, Outcome, local_placed, only_placed};
 use crate::engine::op::Send;
 use crate::engine::planner::{AttemptState, Folder, Item, Occupant, World, is_swap_name};
 use crate::engine::record::start_after;
@@ -188,39 +188,109 @@ impl Machine {
     }
 
     /// The item is gone. True if something unsent keeps the row alive.
-    /// `above`: the rows that brought us here; folders may have been moved into each other here and there.
+    /// `above`: the rows that brought us here.
     fn vanish(&mut self, id: NodeId, above: &mut Vec<NodeId>) -> bool {
-        if above.contains(&id) {
-            return false;
+        match above.first() {
+            None => self.open_circle(id),
+            Some(&top) => {
+                if let Some(moved_here) = self.lives_elsewhere(id, top) {
+                    return moved_here;
+                }
+            }
         }
-        let (mut survivors, is_top) = (false, above.is_empty());
+        assert!(!above.contains(&id), "a folder in itself: {id}");
         above.push(id);
+        let mut survivors = false;
         for child in self.children(id) {
             survivors |= self.vanish(child, above);
         }
         above.pop();
         let (place, seq, now) = (self.place(id), self.next_seq(), self.now);
         let Some(row) = self.rows.get_mut(&id) else { return false };
-        let Some(remote) = row.remote.clone() else {
+        if row.remote.take().is_none() {
             let is_own = |local: &LocalView| local.content.is_some() || row.base.is_none();
             return survivors || row.local.as_ref().is_some_and(|local| !local.deleted && is_own(local));
-        };
+        }
         if let Some(local) = &row.local {
-            let lives_on = !is_top && place.map(|(parent, _)| parent) != remote.parent;
-            let kept = !local.deleted && (local.content.is_some() || survivors || lives_on);
-            if !lives_on || local.deleted {
-                row.remote = None;
-            }
-            return kept;
+            return !local.deleted && (local.content.is_some() || survivors);
         }
         if survivors {
             let (parent, name) = place.expect("a clean row is visible");
-            let local = LocalView { changed_seq: seq, changed_at: Timestamp(now), ..local_at(parent, &name) };
-            (row.remote, row.local) = (None, Some(local));
+            let parent = self.present(parent);
+            let row = self.rows.get_mut(&id).expect("looked at above");
+            row.local =
+                Some(LocalView { changed_seq: seq, changed_at: Timestamp(now), ..local_at(parent, &name) });
             return true;
         }
         self.remove(id);
         false
+    }
+
+    /// Where a row is in another folder than on the service, and did not go with `top`: whether it was moved here;
+    /// else it follows.
+    fn lives_elsewhere(&mut self, id: NodeId, top: NodeId) -> Option<bool> {
+        let mut at = id;
+        while at != NodeId::ROOT {
+            at = self.rows.get(&at)?.remote.as_ref()?.parent.filter(|parent| *parent != top)?;
+        }
+        let row = self.rows.get_mut(&id)?;
+        let (Some(remote), Some(local)) = (&row.remote, &mut row.local) else { return None };
+        if local.deleted || Some(local.parent) == remote.parent {
+            return None;
+        }
+        let moved_here = row.base.as_ref().is_none_or(|base| local_placed(base, local));
+        if let (false, Some(parent)) = (moved_here, remote.parent) {
+            (local.parent, local.name) = (parent, remote.name.clone());
+        }
+        Some(moved_here)
+    }
+
+    /// What was moved here into what was moved into it elsewhere goes back.
+    fn open_circle(&mut self, id: NodeId) {
+        loop {
+            let mut circle = Vec::new();
+            let mut at = Some(id);
+            while let Some(next) = at.filter(|next| !circle.contains(next)) {
+                circle.push(next);
+                at = self.place(next).map(|(parent, _)| parent);
+            }
+            if at.is_none() {
+                return;
+            }
+            let moved: Vec<bool> = circle.into_iter().map(|at| self.put_back(at)).collect();
+            if !moved.contains(&true) {
+                return self.move_to_root(id);
+            }
+        }
+    }
+
+    /// The folder, or the root where it is gone.
+    fn present(&self, folder: NodeId) -> NodeId {
+        if self.rows.contains_key(&folder) { folder } else { NodeId::ROOT }
+    }
+
+    fn move_to_root(&mut self, id: NodeId) {
+        let row = self.rows.get_mut(&id).expect("it is gone, but not here");
+        match (&mut row.local, &mut row.remote) {
+            (Some(local), _) => local.parent = NodeId::ROOT,
+            (None, Some(view)) => view.parent = Some(NodeId::ROOT),
+            (None, None) => {}
+        }
+    }
+
+    fn put_back(&mut self, id: NodeId) -> bool {
+        let row = &self.rows[&id];
+        let (Some(local), Some(home)) = (&row.local, row.remote.clone().or(row.base.clone())) else {
+            return false;
+        };
+        let Some(parent) = home.parent.filter(|parent| *parent != local.parent) else { return false };
+        let parent = self.present(parent);
+        let local = self.rows.get_mut(&id).and_then(|row| row.local.as_mut()).expect("looked at above");
+        local.parent = parent;
+        if !is_swap_name(&home.name) {
+            local.name = home.name;
+        }
+        true
     }
 
     // ---- what operations do here ----
@@ -235,7 +305,15 @@ impl Machine {
         let seq = self.next_seq();
         let row = self.rows.get_mut(&id).expect("it was planned");
         match outcome {
-            Outcome::Rebase(next) => (row.base, row.local) = (row.remote.clone(), Some((**next).clone())),
+            Outcome::Rebase(next) => {
+                let mut next = LocalView::clone(next);
+                if next.parent != NodeId::ROOT && !self.rows.contains_key(&next.parent) {
+                    let local = self.rows[&id].local.clone().expect("dirty");
+                    (next.parent, next.name) = (local.parent, local.name);
+                }
+                let row = self.rows.get_mut(&id).expect("it was planned");
+                (row.base, row.local) = (row.remote.clone(), Some(next));
+            }
             Outcome::TakeRemote { .. } => (row.base, row.local) = (None, None),
             Outcome::ConflictCopy => {
                 let (local, folder) = (row.local.take().expect("dirty"), row.kind.is_directory());
@@ -251,14 +329,16 @@ impl Machine {
                 row.local.as_mut().expect("dirty").changed_seq = seq;
             }
             Outcome::Gone => {
-                let deleted = row.local.as_ref().is_some_and(|local| local.deleted);
-                if deleted || self.children(id).is_empty() {
+                if self.children(id).is_empty() {
                     return self.remove(id);
                 }
+                self.open_circle(id);
                 let row = self.rows.get_mut(&id).expect("there");
                 let local = row.local.take().expect("dirty");
-                let seen = |view| RemoteView { parent: Some(local.parent), name: local.name, ..view };
-                row.remote = row.base.take().map(seen);
+                let base = row.base.take();
+                let parent = self.present(local.parent);
+                let seen = |view| RemoteView { parent: Some(parent), name: local.name, ..view };
+                self.rows.get_mut(&id).expect("there").remote = base.map(seen);
                 self.vanish(id, &mut Vec::new());
             }
         }
@@ -323,17 +403,19 @@ impl Machine {
         if still.is_none() {
             return self.somebody_elses(&now, send);
         }
+        let mut doubted = false;
         if let Some(twin) = self.row_of(&item_id(made)).filter(|twin| *twin != id) {
             if self.rows[&twin].local.is_some() {
                 return;
             }
+            doubted = true;
             self.adopt_children(twin, id);
             self.remove(twin);
         }
         let Some(view) = now.view(self) else { return };
         let row = self.rows.get_mut(&id).expect("looked at above");
         let known = row.remote.as_ref().and_then(|old| old.version.etag.as_ref());
-        let doubted = send.if_match().is_some() && known != send.if_match();
+        doubted |= send.if_match().is_some() && known != send.if_match();
         row.remote = Some(view.clone());
         self.finish_local(id, send, view);
         if doubted {
@@ -405,6 +487,7 @@ impl Machine {
             let is_empty = self.children(at).is_empty();
             match self.rows.get_mut(&at) {
                 Some(row) if !is_deleted(row) => row.remote = None,
+                Some(row) if !is_empty && row.remote.is_none() => self.settle(at, &Outcome::Gone),
                 Some(row) if !is_empty => {
                     (row.local, row.base) = (None, None);
                     self.vanish(at, &mut Vec::new());
