@@ -182,6 +182,8 @@ async fn a_client_that_goes_away_ends_its_wait_but_not_an_unmount() {
     let stream = std::os::unix::net::UnixStream::connect(running.socket()).unwrap();
     let sync = "{\"protocol\":1,\"request\":\"sync\",\"path\":\"\",\"timeout_ms\":null}\n";
     std::io::Write::write_all(&mut &stream, sync.as_bytes()).unwrap();
+    // A wait that has not begun when the client goes is never begun.
+    std::io::Read::read_exact(&mut &stream, &mut [0]).unwrap();
     drop(stream);
     running.handler.dropped.notified().await;
     let stream = std::os::unix::net::UnixStream::connect(running.socket()).unwrap();
