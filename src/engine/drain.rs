@@ -265,6 +265,10 @@ impl Inner {
     }
 
     pub(super) fn lies_below(&self, node: &Node, top: NodeId) -> Result<bool, StoreError> {
+        if top == NodeId::ROOT {
+            // Also folders that for a moment lie in each other, one moved here and one elsewhere.
+            return Ok(true);
+        }
         let mut at = Some(node.id);
         for _ in 0..4096 {
             match at {
