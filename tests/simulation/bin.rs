@@ -12,6 +12,7 @@ mod ops;
 mod oracle;
 mod run;
 mod shrink;
+mod sight;
 #[path = "../sync_support/mod.rs"]
 mod sync_support;
 mod wire;

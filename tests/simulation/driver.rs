@@ -1,12 +1,12 @@
 //! Does what the list says: as programs through the file system, as another client, as the weather.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::path::Path;
 use std::time::Duration;
 
 use onedrivefs::emulator::{Control, Edit, Fault, FaultAction, Resync, Throttle};
-use onedrivefs::model::{ETag, Ino, NodeId};
+use onedrivefs::model::{ETag, Ino, ItemId, NodeId};
 use onedrivefs::vfs::{FileType, Filesystem, Handle, Lookup, OpenFlags, RenameMode, SetAttr, VfsError};
 
 use serde_json::Value;
@@ -14,6 +14,7 @@ use serde_json::Value;
 use super::content::Content;
 use super::ops::{Op, Rename, There, Trouble, Weather};
 use super::oracle::{Oracle, Saw, Stamp, Step, hash};
+use super::sight;
 use super::sync_support::{ME, Machine};
 use super::wire::{Trace, Wire};
 
@@ -55,6 +56,10 @@ pub struct Driver<'a> {
     files: BTreeMap<Ino, Model>,
     /// A name for temporary files that nothing else has.
     counter: &'a mut u64,
+    /// Every item that was ever seen as the service has it.
+    known: BTreeSet<ItemId>,
+    /// A file that another client moved, and which node it is here.
+    moved: Option<(ItemId, NodeId)>,
     /// What is wrong already.
     pub wrong: Vec<String>,
 }
@@ -77,6 +82,8 @@ impl<'a> Driver<'a> {
             kept: Default::default(),
             files: BTreeMap::new(),
             counter,
+            known: BTreeSet::new(),
+            moved: None,
             wrong: Vec::new(),
         }
     }
@@ -84,12 +91,59 @@ impl<'a> Driver<'a> {
     /// Does one thing; what came of it goes to the trace.
     pub async fn perform(&mut self, op: &Op) {
         self.trace.note(format_args!("# {op:?}"));
+        let before = self.watches(op).then(|| self.view());
+        self.check_moved();
+        match op {
+            Op::There(There::Move { from, .. }) => {
+                self.moved = sight::clean_file(self.machine.engine.store(), from);
+            }
+            Op::There(_)
+            | Op::Wait { .. }
+            | Op::Sync { .. }
+            | Op::Look
+            | Op::Read { .. }
+            | Op::List { .. } => {}
+            _ => self.moved = None,
+        }
         let done = self.try_perform(op).await;
+        self.check_moved();
+        if let Some(before) = before {
+            let after = self.view();
+            self.wrong.extend(sight::changed(&before, &after, &self.known));
+            self.known.extend(sight::items(&before).chain(sight::items(&after)));
+        }
         match done {
             Ok(text) if text.is_empty() => {}
             Ok(text) => self.trace.note(format_args!("  {text}")),
             Err(error) => self.trace.note(format_args!("  ! {error}")),
         }
+    }
+
+    /// A file that another client moved is the same file to whoever uses it here.
+    fn check_moved(&mut self) {
+        let Some((item, was)) = self.moved.take() else { return };
+        if self.find_there(item.as_str()).is_none() {
+            return;
+        }
+        let now = self.machine.engine.store().by_item(&item).ok().flatten();
+        match now.filter(|node| node.local.is_none()) {
+            Some(node) if node.id != was => {
+                let path = self.machine.engine.store().path_of(node.id).unwrap_or_default();
+                self.wrong.push(format!("sight: {path} was moved elsewhere, and is another file since"));
+            }
+            _ => self.moved = Some((item, was)),
+        }
+    }
+
+    /// Whether nothing that users see may change meanwhile.
+    fn watches(&self, op: &Op) -> bool {
+        let is_quiet = matches!(op, Op::Wait { .. } | Op::Sync { .. } | Op::Look);
+        is_quiet && self.oracle.alone && !self.oracle.power_was_cut
+    }
+
+    /// What users see.
+    fn view(&self) -> sight::View {
+        sight::view(self.machine.engine.store(), &self.files.keys().map(|ino| ino.node()).collect())
     }
 
     async fn try_perform(&mut self, op: &Op) -> Done {

@@ -81,7 +81,7 @@ pub struct Oracle {
     /// Nodes that were given another name here, so that their content may belong to another item.
     renamed: BTreeSet<Ino>,
     /// Nobody else changes anything.
-    alone: bool,
+    pub alone: bool,
     /// A power cut may have left files of which nobody knows the bytes.
     pub power_was_cut: bool,
 }
