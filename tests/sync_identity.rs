@@ -186,14 +186,21 @@ async fn nothing_is_deleted_while_many_items_are_missing_by_their_ids() {
         let (service, machine) = prepared(flavour, 0).await;
         change_ids(&service, Told::ByMissing);
         // No look at the drive comes through.
-        service.control.switch(|switches| switches.delta = false);
+        let cut = service.control.inject(Fault {
+            method: None,
+            path: Some("/delta".into()),
+            op: None,
+            skip: 0,
+            count: None,
+            action: FaultAction::Reset { after: false },
+        });
         for number in 0..30 {
             machine.read(&path(number)).await.unwrap();
         }
         machine.unlink(&path(35)).await.unwrap();
         tokio::time::sleep(ROUND).await;
         assert_eq!(service.requests("DELETE"), 0, "{flavour:?}");
-        service.control.switch(|switches| switches.delta = true);
+        service.control.remove_fault(cut);
         settle(&machine).await;
         assert_eq!(service.control.id_of(&path(35)), None, "{flavour:?}");
         assert_eq!(machine.list("d0/e").await.len(), 14, "{flavour:?}");
