@@ -164,11 +164,14 @@ impl Namespace<'_, '_, '_> {
         Ok(self.tx.node(node.id)?)
     }
 
-    /// Deleted here, or visible elsewhere than on the service, and that not long ago.
+    /// Deleted here, or moved here to elsewhere than where the service has it, and that not long ago. What another client
+    /// moved is elsewhere too, until the planner follows: nobody here took it away from there.
     fn was_moved_away(&self, node: &Node) -> bool {
         let (Some(local), Some(remote)) = (&node.local, &node.remote) else { return false };
-        let elsewhere = Some(local.parent) != remote.parent || local.name != canonical(&remote.name);
-        (local.deleted || elsewhere) && is_recent(local.changed_at, self.context.now)
+        let is_off =
+            |view: &RemoteView| Some(local.parent) != view.parent || local.name != canonical(&view.name);
+        let was_moved = is_off(remote) && node.base.as_ref().is_none_or(is_off);
+        (local.deleted || was_moved) && is_recent(local.changed_at, self.context.now)
     }
 
     /// How this file can have all its bytes without its item. `None`: it cannot.

@@ -326,6 +326,18 @@ fn the_first_change_keeps_what_it_started_from_and_later_ones_do_not_move_it() {
 }
 
 #[test]
+fn a_new_file_takes_no_item_that_another_client_moved_to_its_place() {
+    let world = World::new();
+    let edited = world.sent("I1", "here.txt");
+    world.write(edited);
+    let there = view("I1", NodeId::ROOT, "there.txt");
+    world.store.write(Durability::Process, |tx| tx.set_remote(edited, Some(&there))).unwrap();
+    world.create("there.txt").unwrap();
+    assert_eq!(world.item_at("there.txt"), None, "it is a file of its own");
+    assert_eq!(world.item_at("here.txt").as_deref(), Some("I1"), "the edit keeps its item");
+}
+
+#[test]
 fn a_move_back_before_it_was_sent_costs_nothing() {
     let world = World::new();
     let id = world.sent("I1", "a");
