@@ -78,7 +78,7 @@ fn one_round(mounted: &Mounted, round: u64, step: Option<&str>, random: &mut Ran
     let dir = mounted.path(&folder);
     let mut journal = Journal::default();
     let how = format!("round {round}, {step:?}");
-    if made(&dir, &how) {
+    if made(mounted, &dir, &how) {
         copy(mounted, &dir, step.is_none(), &mut journal, (&how, random));
     }
     let by_itself = mounted.ended().is_some();
@@ -158,7 +158,7 @@ fn copy(
             let bytes = content(&name, random);
             let promised = journal.0.remove(&name);
             if let Err(error) = journal.write(dir, &name, &bytes, random.below(5)) {
-                assert!(is_death(&error), "{how}: {name}: {error}\n{}", mounted.log_tail());
+                assert!(is_death(mounted, &error), "{how}: {name}: {error}\n{}", mounted.log_tail());
                 // What was there may be half replaced: nothing is promised of it any more.
                 drop(promised);
                 break;
@@ -167,15 +167,20 @@ fn copy(
     });
 }
 
-fn is_death(error: &std::io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::ENOTCONN | libc::ECONNABORTED))
-        || error.kind() == ErrorKind::NotFound
+/// Whether it is the daemon's death that a program was told of. A request that the kernel was handing over at that
+/// moment ends with EIO: from a daemon that lives that is an error.
+fn is_death(mounted: &Mounted, error: &std::io::Error) -> bool {
+    match error.raw_os_error() {
+        Some(libc::ENOTCONN | libc::ECONNABORTED) => true,
+        Some(libc::EIO) => until(Duration::from_secs(10), || mounted.ended().is_some()),
+        _ => error.kind() == ErrorKind::NotFound,
+    }
 }
 
-fn made(dir: &Path, how: &str) -> bool {
+fn made(mounted: &Mounted, dir: &Path, how: &str) -> bool {
     match fs::create_dir(dir) {
         Ok(()) => true,
-        Err(error) if is_death(&error) => false,
+        Err(error) if is_death(mounted, &error) => false,
         Err(error) => panic!("{how}: {error}"),
     }
 }
