@@ -3,16 +3,14 @@
 
 mod sync_support;
 
-use std::path::Path;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use onedrivefs::disk::{Call, Disk, DiskHook};
+use onedrivefs::disk::Disk;
 use onedrivefs::emulator::{Fault, FaultAction, Flavour};
 use onedrivefs::model::NodeId;
-use onedrivefs::store::{ParkKind, Store};
+use onedrivefs::store::ParkKind;
 use onedrivefs::vfs::{Filesystem, OpenFlags};
-use sync_support::{Machine, Service};
+use sync_support::{Durable, Machine, Service};
 
 const FLAVOURS: [Flavour; 3] = [Flavour::Personal, Flavour::Business, Flavour::DocumentLibrary];
 
@@ -226,30 +224,16 @@ async fn an_upload_refused_for_an_unknown_session_says_so_and_goes_on_when_that_
     }
 }
 
-/// The database as its last sync left it.
-struct Durable(Mutex<tempfile::TempDir>);
-
-impl DiskHook for Durable {
-    fn about_to(&self, path: &Path, _: Call<'_>) {
-        if path.ends_with("store.sqlite-wal") {
-            for file in [path.with_file_name("store.sqlite"), path.to_owned()] {
-                let copy = self.0.lock().unwrap().path().join(file.file_name().unwrap());
-                std::fs::copy(file, copy).unwrap();
-            }
-        }
-    }
-}
-
 #[tokio::test(start_paused = true)]
 async fn a_session_is_known_after_a_power_cut_before_a_byte_of_it_is_sent() {
     let service = Service::new(Flavour::Business);
-    let durable = Arc::new(Durable(Mutex::new(tempfile::tempdir().unwrap())));
+    let durable = Durable::new();
     let machine = service.machine_of(|setup| setup.disk = Disk::with_hook(durable.clone())).await;
     machine.look().await;
     fault(&service, "upload.fragment", 0, None, FaultAction::Stall { after: false });
     machine.write("big", &large("ours")).await;
     tokio::time::sleep(Duration::from_secs(20)).await;
-    let store = Store::open(durable.0.lock().unwrap().path()).unwrap();
+    let store = durable.store();
     let content = store.staged().unwrap()[0];
     assert!(store.session(content).unwrap().is_some(), "its name could not be sent until it expires");
 }

@@ -2,15 +2,17 @@
 
 mod sync_support;
 
+use std::io;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use onedrivefs::disk::{Call, Disk, DiskHook};
+use onedrivefs::disk::{Disk, DiskHook};
 use onedrivefs::emulator::{Edit, Fault, FaultAction, Flavour};
 use onedrivefs::store::Store;
 use onedrivefs::vfs::{Filesystem, OpenFlags};
-use sync_support::Service;
+use sync_support::{Durable, Service};
 
 const FLAVOURS: [Flavour; 3] = [Flavour::Personal, Flavour::Business, Flavour::DocumentLibrary];
 
@@ -452,34 +454,53 @@ async fn a_new_file_that_was_made_although_the_answer_was_an_error_and_is_saved_
     }
 }
 
-/// The database as its last sync left it.
-struct Durable(Mutex<tempfile::TempDir>);
-
-impl DiskHook for Durable {
-    fn about_to(&self, path: &Path, _: Call<'_>) {
-        if path.ends_with("store.sqlite-wal") {
-            for file in [path.with_file_name("store.sqlite"), path.to_owned()] {
-                let copy = self.0.lock().unwrap().path().join(file.file_name().unwrap());
-                std::fs::copy(file, copy).unwrap();
-            }
-        }
-    }
-}
-
 #[tokio::test(start_paused = true)]
 async fn what_is_written_again_is_not_taken_for_sealed_after_a_power_cut() {
     let service = Service::new(Flavour::Business);
-    let durable = Arc::new(Durable(Mutex::new(tempfile::tempdir().unwrap())));
+    let durable = Durable::new();
     let machine = service.machine_of(|setup| setup.disk = Disk::with_hook(durable.clone())).await;
     machine.look().await;
-    let action = FaultAction::Reset { after: false };
-    service.control.inject(Fault { method: None, path: None, op: None, skip: 0, count: None, action });
+    service.control.cut();
     machine.write("f", "sealed and not sent").await;
     tokio::time::sleep(Duration::from_secs(60)).await;
     let seal = |store: &Store| store.dirty().unwrap()[0].local.as_ref().map(|local| local.seal.is_some());
     assert_eq!(seal(machine.engine.store()), Some(true));
     let open = machine.open("f", OpenFlags { write: true, ..OpenFlags::default() }).await.unwrap();
     machine.files.write(open.0, open.1, 0, b"other".to_vec().into()).await.unwrap();
-    let left = Store::open(durable.0.lock().unwrap().path()).unwrap();
+    let left = durable.store();
     assert_eq!(seal(&left), Some(false));
+}
+
+/// Fails the syncs of the store while it is told to.
+struct FailSyncs(AtomicBool);
+
+impl DiskHook for FailSyncs {
+    fn before(&self, step: &'static str, _: &Path) -> io::Result<()> {
+        let fails = step == "store.sync" && self.0.load(Ordering::SeqCst);
+        if fails { Err(io::Error::from_raw_os_error(libc::EIO)) } else { Ok(()) }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sync_that_fails_when_sealed_content_is_written_again_loses_nothing() {
+    for flavour in FLAVOURS {
+        let service = Service::new(flavour);
+        let failing = Arc::new(FailSyncs(AtomicBool::new(false)));
+        let machine = service.machine_of(|setup| setup.disk = Disk::with_hook(failing.clone())).await;
+        machine.look().await;
+        hold_answer(&service, "PUT", "content");
+        machine.write("f", "on its way").await;
+        under_way().await;
+        failing.0.store(true, Ordering::SeqCst);
+        let open = machine.open("f", OpenFlags { write: true, ..OpenFlags::default() }).await.unwrap();
+        let refused = machine.files.write(open.0, open.1, 0, b"ON".to_vec().into()).await;
+        assert!(refused.is_err(), "{flavour:?}");
+        failing.0.store(false, Ordering::SeqCst);
+        assert_eq!(machine.read("f").await.unwrap(), "on its way", "{flavour:?}");
+        machine.files.write(open.0, open.1, 0, b"ON".to_vec().into()).await.unwrap();
+        machine.close(open).await.unwrap();
+        service.control.release_stalls();
+        machine.sync().await;
+        assert_eq!(service.tree(), [file("f", "ON its way")], "{flavour:?}");
+    }
 }

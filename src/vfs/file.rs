@@ -162,15 +162,15 @@ impl State {
     fn load<D: Drive>(drive: &D, id: NodeId) -> Result<Self, VfsError> {
         loop {
             let node = drive.store().node(id)?.ok_or(VfsError::Stale)?;
-            let named = staged_content(&node);
-            let body = match named {
-                Some(content) => Body::staged(drive, &node, content),
+            let was = staged(&node);
+            let body = match was {
+                Some((content, _)) => Body::staged(drive, &node, content),
                 None => Ok(Body::clean(drive, &node)),
             };
             match body {
                 Ok(body) => return Ok(Self::over(&node, body)),
                 // It was sent, and is unlinked since the node was read.
-                Err(_) if drive.store().node(id)?.is_none_or(|now| staged_content(&now) != named) => {}
+                Err(_) if drive.store().node(id)?.is_none_or(|now| staged(&now) != was) => {}
                 Err(error) => return Err(error),
             }
         }
@@ -198,10 +198,10 @@ impl State {
             return if empty { self.body.resize(0) } else { Ok(()) };
         }
         let (now, next) = loop {
-            let named = self.follow_what_was_sent(drive)?;
+            let was = self.follow_what_was_sent(drive)?;
             let now = Timestamp::from(drive.clock().wall());
-            // None: the content was sent in between, and what was read of the node holds no longer.
-            if let Some(next) = self.stage(drive, named, empty, now)? {
+            // None: the content was sealed or sent in between, and what was read of the node holds no longer.
+            if let Some(next) = self.stage(drive, was, empty, now)? {
                 break (now, next);
             }
         };
@@ -211,22 +211,18 @@ impl State {
         if empty { self.body.resize(0) } else { Ok(()) }
     }
 
-    /// Names a content that may be written in the store, if it still names the staged content `named`.
+    /// Names a content that may be written in the store, if what is staged still is as in `was`.
     fn stage<D: Drive>(
         &self,
         drive: &D,
-        named: Option<u64>,
+        was: Option<(u64, bool)>,
         empty: bool,
         now: Timestamp,
     ) -> Result<Option<Body>, VfsError> {
         let mut made = None;
-        // That it is sealed must not come back after a power cut which leaves some of what is written now.
-        let known = drive.store().node(self.node)?.ok_or(VfsError::Stale)?;
-        let sealed = known.local.as_ref().is_some_and(|local| local.seal.is_some());
-        let durability = if sealed { Durability::Power } else { Durability::Process };
-        let outcome = drive.store().write_changes(durability, |tx| {
+        let outcome = drive.store().write_changes(Durability::Process, |tx| {
             let node = tx.find(self.node)?.ok_or(VfsError::Stale)?;
-            if staged_content(&node) != named {
+            if staged(&node) != was {
                 return Ok(None);
             }
             let (content, next) = self.next_body(drive, tx, &node, empty, &mut made)?;
@@ -240,7 +236,13 @@ impl State {
         if let (Err(_), Some(content)) = (&outcome, made) {
             body::remove(drive, content);
         }
-        Ok(outcome?.value)
+        let next = outcome?.value;
+        if next.is_some() && was.is_some_and(|(_, sealed)| sealed) {
+            // That it is sealed must not come back after a power cut which leaves some of what is written now. Where the
+            // disk refuses, the content stays: the store names it.
+            drive.store().write(Durability::Power, |_| Ok(()))?;
+        }
+        Ok(next)
     }
 
     /// The staged content to write: the present one if nobody else holds on to it, else a new one.
@@ -252,8 +254,7 @@ impl State {
         empty: bool,
         made: &mut Option<u64>,
     ) -> Result<(u64, Body), VfsError> {
-        let staged = node.local.as_ref().and_then(|local| Some((local.content?, local.seal.is_some())));
-        let present = match staged {
+        let present = match staged(node) {
             Some((content, sealed)) => {
                 let current = match &self.body {
                     Body::Staged(own) if own.content() == content => self.body.clone(),
@@ -325,12 +326,12 @@ impl State {
     }
 
     /// Staged content that the store no longer names was sent while nobody here wrote: if the service has
-    /// those bytes, the body is that version. Returns the staged content that the store names.
-    fn follow_what_was_sent<D: Drive>(&mut self, drive: &D) -> Result<Option<u64>, VfsError> {
+    /// those bytes, the body is that version. Returns what the store says is staged.
+    fn follow_what_was_sent<D: Drive>(&mut self, drive: &D) -> Result<Option<(u64, bool)>, VfsError> {
         let node = drive.store().node(self.node)?.ok_or(VfsError::Stale)?;
-        let named = staged_content(&node);
-        if named.is_some() {
-            return Ok(named);
+        let staged = staged(&node);
+        if staged.is_some() {
+            return Ok(staged);
         }
         match &self.body {
             Body::Staged(own) => {
@@ -351,10 +352,9 @@ impl State {
 
     fn content<D: Drive>(&mut self, drive: &D) -> Result<Option<ContentVersion>, VfsError> {
         let node = drive.store().node(self.node)?.ok_or(VfsError::Stale)?;
-        if node.local.as_ref().is_some_and(|local| local.content.is_some()) {
+        if self.follow_what_was_sent(drive)?.is_some() {
             return Ok(None);
         }
-        self.follow_what_was_sent(drive)?;
         Ok(self.start_of(&node).map(|start| start.version))
     }
 
@@ -421,8 +421,9 @@ impl State {
     }
 }
 
-fn staged_content(node: &Node) -> Option<u64> {
-    node.local.as_ref().and_then(|local| local.content)
+/// The staged content that the node names, and whether it is sealed.
+fn staged(node: &Node) -> Option<(u64, bool)> {
+    node.local.as_ref().and_then(|local| Some((local.content?, local.seal.is_some())))
 }
 
 /// Another client deleted it while it was open here and clean: once it is written to, it is a file again.

@@ -5,13 +5,13 @@ pub mod transport;
 
 use std::ffi::OsStr;
 use std::path::{Component, Path};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use onedrivefs::auth::{StaticToken, TokenSource};
 use onedrivefs::clock::{Clock, SeededClock};
 use onedrivefs::content::{Blocking, Cache, CacheConfig, Staging, StagingConfig};
-use onedrivefs::disk::Disk;
+use onedrivefs::disk::{Call, Disk, DiskHook};
 use onedrivefs::emulator::{Control, Edit, Emulator, EmulatorConfig, Flavour};
 use onedrivefs::engine::{ChangeSink, Engine, EngineConfig, GraphFetch, NoSink, Parts, SharedFetch};
 use onedrivefs::graph::transport::Transport;
@@ -347,5 +347,30 @@ impl Machine {
 impl Drop for Machine {
     fn drop(&mut self) {
         self.engine.stop();
+    }
+}
+
+/// The store's database as its last sync left it: what a power cut leaves.
+pub struct Durable(Mutex<tempfile::TempDir>);
+
+impl Durable {
+    pub fn new() -> Arc<Self> {
+        Arc::new(Self(Mutex::new(tempfile::tempdir().expect("a directory"))))
+    }
+
+    /// Opens it as the next start would.
+    pub fn store(&self) -> Store {
+        Store::open(self.0.lock().expect("no panics").path()).expect("it opens")
+    }
+}
+
+impl DiskHook for Durable {
+    fn about_to(&self, path: &Path, _: Call<'_>) {
+        if path.ends_with("store.sqlite-wal") {
+            for file in [path.with_file_name("store.sqlite"), path.to_owned()] {
+                let to = self.0.lock().expect("no panics").path().join(file.file_name().expect("a file"));
+                std::fs::copy(file, to).expect("copied");
+            }
+        }
     }
 }
