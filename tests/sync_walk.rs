@@ -4,7 +4,7 @@ mod sync_support;
 
 use std::time::Duration;
 
-use onedrivefs::emulator::{Edit, EmulatorConfig, Flavour};
+use onedrivefs::emulator::{Edit, Fault, FaultAction, Flavour};
 use sync_support::{Machine, Service};
 
 const FLAVOURS: [Flavour; 3] = [Flavour::Personal, Flavour::Business, Flavour::DocumentLibrary];
@@ -169,6 +169,86 @@ async fn without_delta_a_folder_in_use_is_fresh_within_the_poll_interval_and_an_
     assert!(asked <= (48 + 20) * (FOLDERS + 1), "{asked} requests in four hours");
 }
 
+/// A drive on which a walk takes two minutes, so that the rest after it takes nine.
+async fn slow() -> (Service, Machine) {
+    let (service, machine) = prepared(Flavour::Business).await;
+    service.control.set_latency(Duration::from_secs(9));
+    machine.look().await;
+    (service, machine)
+}
+
+// S151.
+#[tokio::test(start_paused = true)]
+async fn without_delta_a_folder_in_use_is_listed_once_however_many_of_its_files_are() {
+    let service = without_delta(Flavour::Business);
+    for number in 0..20 {
+        service.write_elsewhere(&format!("d/f{number}"), "content");
+    }
+    let machine = service.machine().await;
+    service.control.set_latency(Duration::from_secs(9));
+    machine.look().await;
+    service.control.set_latency(Duration::ZERO);
+    for number in 0..20 {
+        machine.read(&format!("d/f{number}")).await.unwrap();
+    }
+    service.control.reset_log();
+    // The next walk is later than that.
+    tokio::time::sleep(Duration::from_secs(35)).await;
+    assert!((1..=2).contains(&listings(&service)), "{}", listings(&service));
+}
+
+// S150.
+#[tokio::test(start_paused = true)]
+async fn what_could_not_be_looked_at_after_a_walk_is_before_the_next_one() {
+    let (service, machine) = prepared(Flavour::Business).await;
+    let id = service.control.id_of(&path(2)).expect("it is there");
+    service.control.set_latency(Duration::from_secs(9));
+    service.edit(Edit::Delete { path: path(2) });
+    let cut = service.control.inject(Fault {
+        method: Some("GET".into()),
+        path: Some(format!("items/{id}")),
+        op: None,
+        skip: 0,
+        count: None,
+        action: FaultAction::Reset { after: false },
+    });
+    machine.look().await;
+    assert!(machine.find(&path(2)).await.is_ok(), "nobody could look at it yet");
+    service.control.remove_fault(cut);
+    tokio::time::sleep(2 * ROUND).await;
+    assert!(machine.find(&path(2)).await.is_err());
+}
+
+// S150.
+#[tokio::test(start_paused = true)]
+async fn who_asks_for_changes_during_a_walk_waits_for_the_next_one_and_no_rest() {
+    let (service, machine) = slow().await;
+    machine.engine.refresh();
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    machine.crash();
+    // In the middle of a walk.
+    let machine = service.machine().await;
+    service.write_elsewhere("d0/late", "late");
+    let seen = tokio::time::timeout(Duration::from_secs(420), machine.engine.look_now()).await;
+    seen.expect("two walks, and no rest between").unwrap();
+    assert_eq!(machine.read("d0/late").await.unwrap(), "late");
+}
+
+// S150.
+#[tokio::test(start_paused = true)]
+async fn without_delta_walks_go_on_where_a_channel_tells_of_changes() {
+    let service = without_delta(Flavour::Business);
+    service.write_elsewhere("d/f", "content");
+    let machine = service.machine_with(|engine, _| engine.push = true).await;
+    machine.look().await;
+    while !machine.engine.status().await.expect("a status").pushed {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    service.write_elsewhere("d/new", "new");
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+    assert_eq!(machine.list("d").await, ["f", "new"]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn delta_is_asked_for_again_after_a_day() {
     let service = without_delta(Flavour::Business);
@@ -186,11 +266,7 @@ async fn delta_is_asked_for_again_after_a_day() {
 
 #[tokio::test(start_paused = true)]
 async fn a_cloud_that_stops_to_offer_delta_is_walked() {
-    let service = Service::of(
-        EmulatorConfig { flavour: Flavour::Business, ..EmulatorConfig::default() },
-        std::sync::Arc::new(onedrivefs::clock::SeededClock::with_seed(1)),
-        tempfile::tempdir().expect("a directory"),
-    );
+    let service = Service::new(Flavour::Business);
     service.write_elsewhere("a/b", "one");
     let machine = service.machine().await;
     machine.look().await;

@@ -85,11 +85,18 @@ fn lifetime(now: Timestamp, expires: Option<Timestamp>) -> Duration {
     left.unwrap_or(UNTOLD).saturating_sub(RENEW_EARLY).clamp(RENEW_SOONEST, RENEW_LATEST)
 }
 
+impl Inner {
+    /// Changes are told as they happen, and a look then shows them: without delta it may not.
+    fn is_told(&self) -> bool {
+        self.freshness.is_pushed() && !self.walks.is_on()
+    }
+}
+
 impl Engine {
     /// Somebody looks at the drive. Where looks at the service had become rare, one is taken now.
     pub fn used(&self) {
         let idle = self.0.freshness.used(Instant::now());
-        if idle > self.0.config.poll * IDLE_STEP && !self.0.freshness.is_pushed() {
+        if idle > self.0.config.poll * IDLE_STEP && !self.0.is_told() {
             self.0.look.notify_one();
         }
     }
@@ -98,7 +105,7 @@ impl Engine {
     pub(super) async fn until_next_look(&self, failed: Option<Duration>) {
         let inner = &self.0;
         let idle = inner.freshness.idle(Instant::now());
-        let wait = failed.or_else(|| pause(inner.config.poll, inner.freshness.is_pushed(), idle));
+        let wait = failed.or_else(|| pause(inner.config.poll, inner.is_told(), idle));
         let poll = async {
             match wait {
                 Some(wait) => tokio::time::sleep(wait).await,

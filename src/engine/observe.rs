@@ -266,7 +266,7 @@ impl Engine {
         // Then the enumeration itself has looked for them at their places.
         let reunited = self.0.store.inspect(|tx| reunites(tx))?;
         for item in unmarked {
-            if self.0.store.inspect(|tx| tx.by_item(&item))?.is_none() {
+            if self.0.store.by_item(&item)?.is_none() {
                 // It went with a folder.
                 continue;
             }

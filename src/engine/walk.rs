@@ -5,9 +5,10 @@
 //! one, and takes at most a fifth of the time, an hour's pause at the most. The folders that programs look at are
 //! listed again at the poll interval. What waits to be listed is in the store: a walk that was cut goes on there.
 
+use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use lru::LruCache;
@@ -19,7 +20,7 @@ use super::observe::{LAST, MARK, PAGE, PAGE_SEQ, SWEEP, add_doubts, enumerate, m
 use super::{Engine, EngineError, Inner};
 use crate::graph::{ChildrenPage, GraphError, PageLink, Priority};
 use crate::model::{ItemId, ItemKind, NodeId, Timestamp};
-use crate::store::{Durability, NodeKind, StoreError, WalkStep};
+use crate::store::{Durability, Node, NodeKind, StoreError, WalkStep};
 
 /// Wall time at which the service said that it offers no delta.
 const NO_DELTA: &str = "no_delta";
@@ -42,7 +43,7 @@ pub(super) struct Walks {
     on: AtomicBool,
     /// Somebody asked to see all changes now.
     asked: AtomicBool,
-    /// Folders, and folders of files, that programs opened, and when last.
+    /// Folders and files that programs opened, and when last.
     recent: Mutex<LruCache<NodeId, Instant>>,
 }
 
@@ -79,6 +80,11 @@ impl Walks {
     }
 }
 
+/// Whether a listing was refused for what the folder is, not for the network or the service.
+fn is_of_the_folder(error: &GraphError) -> bool {
+    matches!(classify(error), Verdict::Look | Verdict::Park { .. })
+}
+
 /// How long to rest after a walk that took `walk`.
 fn rest(poll: Duration, walk: Duration) -> Duration {
     (walk * REST).min(LONGEST_REST).max(poll)
@@ -90,7 +96,12 @@ impl Engine {
         let now = Timestamp::from(self.0.clock.wall());
         let since = self.meta(NO_DELTA)?.and_then(|text| text.parse::<i64>().ok());
         // The clock may have been set: an answer from the future is as old as one from the past.
-        let on = since.is_some_and(|since| now.0.saturating_sub(since).saturating_abs() < ASK_AGAIN_NANOS);
+        let is_recent = |since: i64| now.0.saturating_sub(since).saturating_abs() < ASK_AGAIN_NANOS;
+        // A walk that takes longer than that comes to its end first.
+        let on = match since {
+            Some(since) => is_recent(since) || self.0.store.inspect(|tx| tx.walk_step())?.is_some(),
+            None => false,
+        };
         self.0.walks.on.store(on, Ordering::Release);
         Ok(on)
     }
@@ -114,18 +125,13 @@ impl Engine {
 
     /// One round without delta: the folders in use, and the whole drive where that is due.
     pub(super) async fn walk_round(&self) -> Result<(), EngineError> {
-        let asked = self.0.walks.asked.swap(false, Ordering::AcqRel);
-        let done = self.walk_or_rest(asked).await;
-        if done.is_err() && asked {
-            self.0.walks.ask();
-        }
-        done
-    }
-
-    async fn walk_or_rest(&self, asked: bool) -> Result<(), EngineError> {
         if self.0.store.inspect(|tx| tx.walk_step())?.is_none() {
+            // Who asks during a walk asks for the next one: this one may be past what they want to see.
+            let asked = self.0.walks.asked.swap(false, Ordering::AcqRel);
             if !asked && !self.is_walk_due()? {
                 self.list_what_is_in_use().await?;
+                // What could not be looked at after the last walk.
+                self.finish_enumeration().await?;
                 self.0.connected();
                 return Ok(());
             }
@@ -155,9 +161,8 @@ impl Engine {
     }
 
     fn begin_walk(&self) -> Result<(), EngineError> {
-        let Some(root) = self.0.store.node(NodeId::ROOT)?.and_then(|root| root.remote.clone()) else {
-            return Ok(());
-        };
+        let root = self.0.store.node(NodeId::ROOT)?.and_then(|root| root.remote.clone());
+        let root = root.ok_or(EngineError::NotFound)?;
         Ok(self.0.store.write(Durability::Process, |tx| {
             let next = mark(tx.meta(MARK)?) + 1;
             tx.set_meta(MARK, Some(&next.to_string()))?;
@@ -181,13 +186,13 @@ impl Engine {
                 self.settle_doubts(effects).await;
                 Ok(())
             }
-            // The listing changed too much to go on: from its beginning.
-            Err(GraphError::Resync { .. }) if step.next.is_some() => self.pass_over(&step.folder, true).await,
+            // The listing changed too much to go on: from its beginning, after a pause.
+            Err(error @ GraphError::Resync { .. }) if step.next.is_some() => {
+                self.pass_over(&step.folder, true).await?;
+                Err(error.into())
+            }
             // What is gone, or not for us, was seen in its own folder before; what became of it is looked at.
-            Err(error)
-                if matches!(error, GraphError::NotFound { .. })
-                    || matches!(classify(&error), Verdict::Look | Verdict::Park { .. }) =>
-            {
+            Err(error) if is_of_the_folder(&error) => {
                 tracing::debug!(folder = %step.folder, %error, "a folder of the walk cannot be listed");
                 self.pass_over(&step.folder, false).await
             }
@@ -234,23 +239,19 @@ impl Engine {
 
     /// Lists the folders again that programs looked at of late.
     async fn list_what_is_in_use(&self) -> Result<(), EngineError> {
+        let mut folders = BTreeSet::new();
         for id in self.0.walks.in_use() {
-            let node = self.0.store.node(id)?;
-            let folder = match &node {
-                Some(node) if node.kind == NodeKind::File => {
-                    let parent = node.remote.as_ref().and_then(|view| view.parent);
-                    parent.map(|parent| self.0.store.node(parent)).transpose()?.flatten()
-                }
-                _ => node,
-            };
-            let Some(folder) = folder.filter(|node| node.kind == NodeKind::Folder && node.remote.is_some())
-            else {
-                continue;
-            };
+            folders.extend(self.0.store.node(id)?.and_then(|node| match node.kind {
+                NodeKind::File => node.remote.as_ref()?.parent,
+                _ => Some(id),
+            }));
+        }
+        for folder in folders {
+            let folder = self.0.store.node(folder)?;
+            let listable = |node: &Arc<Node>| node.kind == NodeKind::Folder && node.remote.is_some();
+            let Some(folder) = folder.filter(listable) else { continue };
             match self.list(&folder).await {
-                Err(EngineError::Graph(error))
-                    if matches!(classify(&error), Verdict::Look | Verdict::Park { .. })
-                        || matches!(*error, GraphError::NotFound { .. }) => {}
+                Err(EngineError::Graph(error)) if is_of_the_folder(&error) => {}
                 listed => listed?,
             }
         }
