@@ -143,14 +143,10 @@ impl Applier<'_> {
     /// Whether something that this report left in doubt was below `folder`, as far as known before.
     fn has_doubts_below(&self, tx: &Tx<'_>, folder: NodeId) -> Result<bool, StoreError> {
         for item in &self.effects.doubted {
-            let mut at = tx.by_item(item)?.and_then(|node| node.remote?.parent);
-            let mut steps = 0;
-            while let Some(id) = at.filter(|_| steps < 512) {
-                if id == folder {
-                    return Ok(true);
-                }
-                at = tx.find(id)?.and_then(|node| node.remote?.parent);
-                steps += 1;
+            if let Some(node) = tx.by_item(item)?
+                && lies_remotely_below(tx, &node, folder)? == Some(true)
+            {
+                return Ok(true);
             }
         }
         Ok(false)
@@ -281,7 +277,8 @@ impl Applier<'_> {
         }
         let node = tx.node(id)?;
         if let (Some(&top), Some(moved_here)) = (above.first(), lives_elsewhere(&node))
-            && !is_remotely_below(tx, &node, top)?
+            // It did not go with the item of `top`, as far as is known.
+            && lies_remotely_below(tx, &node, top)? == Some(false)
         {
             if !moved_here {
                 follow(tx, id)?;
@@ -348,17 +345,18 @@ fn lives_elsewhere(node: &Node) -> Option<bool> {
     is_elsewhere.then(|| node.base.as_ref().is_none_or(|base| local_placed(base, local)))
 }
 
-/// Whether the item went with that of `top`, as far as is known.
-fn is_remotely_below(tx: &Tx<'_>, node: &Node, top: NodeId) -> Result<bool, StoreError> {
+/// Whether the item lies below that of `top` on the service; none where what is known does not lead to the root.
+fn lies_remotely_below(tx: &Tx<'_>, node: &Node, top: NodeId) -> Result<Option<bool>, StoreError> {
     let mut at = node.remote.as_ref().and_then(|view| view.parent);
     for _ in 0..512 {
         match at {
-            Some(NodeId::ROOT) => return Ok(false),
-            Some(id) if id != top => at = tx.find(id)?.and_then(|node| node.remote?.parent),
-            Some(_) | None => return Ok(true),
+            Some(id) if id == top => return Ok(Some(true)),
+            Some(NodeId::ROOT) => return Ok(Some(false)),
+            Some(id) => at = tx.find(id)?.and_then(|node| node.remote?.parent),
+            None => break,
         }
     }
-    Ok(true)
+    Ok(None)
 }
 
 /// An unsent change goes where its item was moved on the service.

@@ -108,9 +108,7 @@ impl Inner {
             Ok(true)
         })
     }
-}
 
-impl Inner {
     /// The disk failed to keep the content: it replaces nothing, as after a power cut.
     fn note_lost(&self, tx: &mut Tx<'_>, id: NodeId, content: u64) -> Result<(), StoreError> {
         let is_known = tx.power(content)? == Some(Power::Lost);

@@ -119,6 +119,7 @@ mod tests {
     use crate::disk::{Disk, DiskHook};
     use crate::model::{NodeId, Timestamp};
     use crate::store::{LocalView, NodeKind, StoreError, Tx};
+    use crate::vfs::namespace::new_local;
 
     /// Fails so many syncs of the store.
     struct FailSyncs(AtomicU64);
@@ -137,22 +138,8 @@ mod tests {
     /// A file with this content is made and taken back.
     fn drop_one(tx: &mut Tx<'_>, content: u64) -> Result<(), StoreError> {
         let id = tx.insert(NodeKind::File)?;
-        let local = LocalView {
-            parent: NodeId::ROOT,
-            name: "a".into(),
-            deleted: false,
-            content: Some(content),
-            size: 0,
-            mtime: Timestamp(0),
-            mtime_set: false,
-            seal: None,
-            changed_at: Timestamp(0),
-            changed_seq: 1,
-            parked: None,
-            tries: 0,
-            retry_at: Timestamp(0),
-            local_only: false,
-        };
+        let local = new_local(NodeId::ROOT, "a".into(), Timestamp(0), Timestamp(0));
+        let local = LocalView { content: Some(content), ..local };
         tx.set_local(id, Some(&local))?;
         tx.remove(id)
     }

@@ -95,6 +95,7 @@ fn one_round(mounted: &Mounted, round: u64, step: Option<&str>, random: &mut Ran
         mounted.status()["pending"] == 0
     });
     assert!(none_left, "{how}: {}\n{}", mounted.status(), mounted.log_tail());
+    mounted.sync();
     let there = on_service(&mounted.control(), &folder);
     for (name, bytes) in journal.promised(Promise::Closed) {
         assert_eq!(there.get(name), Some(&sha256(bytes)), "{how}: {name}\n{}", mounted.log_tail());

@@ -262,7 +262,8 @@ fn fresh_local(node: &Node, now: Timestamp) -> Option<LocalView> {
     Some(new_local(parent, name, node.mtime(), now))
 }
 
-fn new_local(parent: NodeId, name: String, mtime: Timestamp, now: Timestamp) -> LocalView {
+/// A local view in which only the place and the time are set.
+pub(super) fn new_local(parent: NodeId, name: String, mtime: Timestamp, now: Timestamp) -> LocalView {
     LocalView {
         parent,
         name,
