@@ -18,7 +18,8 @@ pub enum Seed {
     Sample,
     /// A copy of a local tree; files are served from where they are and must not change.
     Dir(PathBuf),
-    /// `files` generated files of `size` bytes, `per_folder` in each folder, for tests of scale.
+    /// `files` generated files of `size` bytes, `per_folder` in each folder, for tests of scale. The items are computed,
+    /// not stored, so that millions cost no memory; what is changed through the API is held.
     Synthetic {
         /// Number of files in the whole drive.
         files: u32,

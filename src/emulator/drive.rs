@@ -6,7 +6,7 @@ use super::flavour::Flavour;
 use super::ids::DriveIds;
 use super::names;
 use super::time::{Ms, YEAR_1900};
-use super::tree::{Kind, Life, LockShape, NewNode, Node, ROOT, Slot, Tree, Version, Who, folder};
+use super::tree::{Kind, Life, LockShape, NewNode, NodeRef, ROOT, Slot, Tree, Version, Who, folder};
 
 /// What happens when the name is taken (graph-api 7.6).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,7 +90,7 @@ impl Drive {
         self.ids.flavour
     }
 
-    pub(crate) fn live(&self, slot: Slot) -> ApiResult<&Node> {
+    pub(crate) fn live(&self, slot: Slot) -> ApiResult<NodeRef<'_>> {
         self.tree.live(slot).ok_or_else(ApiError::not_found)
     }
 

@@ -134,11 +134,12 @@ impl State {
     /// A special folder by name (graph-api 12).
     fn special(&self, at: usize, name: &str) -> ApiResult<Slot> {
         let tree = &self.drives[at].tree;
-        let is = |slot: &&Slot| {
-            let extra = tree.node(**slot).extra.as_ref();
+        let is = |slot: &Slot| {
+            let node = tree.node(*slot);
+            let extra = node.extra.as_ref();
             extra.and_then(|e| e.special).is_some_and(|s| s.eq_ignore_ascii_case(name))
         };
-        tree.children(ROOT).iter().find(is).copied().ok_or_else(ApiError::not_found)
+        tree.children(ROOT).iter().find(is).ok_or_else(ApiError::not_found)
     }
 
     fn on_drive(&self, call: &Call, at: usize, tail: &[String]) -> ApiResult<Reply> {
@@ -167,9 +168,10 @@ impl State {
     fn specials(&self, call: &Call, at: usize) -> ApiResult<Reply> {
         let r = self.renderer(call);
         let tree = &self.drives[at].tree;
-        let special = |s: &&Slot| tree.node(**s).extra.as_ref().is_some_and(|e| e.special.is_some());
-        let all = tree.children(ROOT).iter().filter(special);
-        let items = all.map(|s| Value::Object(r.item(at, *s, super::render::Within::Item))).collect();
+        let special = |s: &Slot| tree.node(*s).extra.as_ref().is_some_and(|e| e.special.is_some());
+        let top = tree.children(ROOT);
+        let all = top.iter().filter(special);
+        let items = all.map(|s| Value::Object(r.item(at, s, super::render::Within::Item))).collect();
         Ok(r.collection("Collection(driveItem)", items))
     }
 

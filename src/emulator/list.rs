@@ -81,13 +81,13 @@ impl State {
                     Skip::After(name) => drive.tree.children_after(slot, name),
                     _ => 0,
                 };
-                let page: Vec<Slot> = all[from..].iter().take(limit).copied().collect();
+                let page: Vec<Slot> = all.from(from).take(limit).collect();
                 let more = from + page.len() < all.len();
                 let last = page.last().map(|s| drive.tree.node(*s).name.to_string());
                 (page, last.filter(|_| more).map(Skip::After))
             }
             Some((key, descending)) => {
-                let mut sorted = all.to_vec();
+                let mut sorted: Vec<Slot> = all.iter().collect();
                 match key {
                     Key::Name => {}
                     Key::Size => sorted.sort_by_key(|s| drive.tree.node(*s).weight()),
@@ -187,10 +187,10 @@ impl State {
                     let r = self.renderer(call);
                     let first = all.iter().take(EXPANDED);
                     let value: Vec<Value> =
-                        first.map(|s| Value::Object(r.item(at, *s, Within::Item))).collect();
+                        first.map(|s| Value::Object(r.item(at, s, Within::Item))).collect();
                     item["children"] = json!(value);
                     if all.len() > EXPANDED {
-                        let last = drive.tree.node(all[EXPANDED - 1]).name.to_string();
+                        let last = drive.tree.node(all.at(EXPANDED - 1)).name.to_string();
                         let token = Skip::After(last).text();
                         let url = format!("{}/children?$skiptoken={token}", self.item_url(call, at, slot));
                         item["children@odata.nextLink"] = json!(url);

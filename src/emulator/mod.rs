@@ -26,6 +26,7 @@ mod ids;
 mod items;
 mod list;
 mod log;
+mod made;
 mod mime;
 mod names;
 mod oauth;

@@ -156,7 +156,8 @@ impl State {
         let granted = if drive.flavour().is_business() { "grantedToV2" } else { "grantedTo" };
         let mut first = json!({"id": "owner", "roles": ["owner"]});
         first[granted] = user;
-        let extra = drive.tree.node(slot).extra.as_ref();
+        let node = drive.tree.node(slot);
+        let extra = node.extra.as_ref();
         let rest = extra.into_iter().flat_map(|e| e.permissions.values().cloned());
         std::iter::once(first).chain(rest).collect()
     }

@@ -76,8 +76,8 @@ impl Renderer<'_> {
             return self.deleted(at, slot);
         }
         let mut item = Map::new();
-        self.identity(&mut item, drive, slot, node, within);
-        self.times(&mut item, drive, node);
+        self.identity(&mut item, drive, slot, &node, within);
+        self.times(&mut item, drive, &node);
         item.insert("parentReference".into(), self.parent_reference(at, slot, within));
         self.facets(&mut item, at, slot, within);
         self.extras(&mut item, at, slot);
@@ -166,7 +166,7 @@ impl Renderer<'_> {
         }
         if within == Within::Item || self.state.switches.delta_paths {
             let names = drive.tree.path(above);
-            let escape = |n: &&str| if self.state.switches.raw_paths { (*n).to_owned() } else { escape(n) };
+            let escape = |n: &String| if self.state.switches.raw_paths { n.clone() } else { escape(n) };
             let mut path = match drive.flavour().is_business() {
                 true => format!("/drives/{}/root:", drive.id),
                 false => "/drive/root:".to_owned(),
@@ -193,7 +193,7 @@ impl Renderer<'_> {
         match &node.kind {
             Kind::File(_) => {
                 let mut file = json!({"mimeType": mime::of(&node.name)});
-                if let Some(hashes) = self.hashes(drive, node) {
+                if let Some(hashes) = self.hashes(drive, &node) {
                     file["hashes"] = hashes;
                 }
                 item.insert("file".into(), file);
@@ -342,7 +342,7 @@ impl Renderer<'_> {
         let mut url = format!("https://{}", drive.web_path);
         for name in drive.tree.path(slot) {
             url.push('/');
-            url.push_str(&escape(name));
+            url.push_str(&escape(&name));
         }
         url
     }

@@ -5,6 +5,7 @@ use std::path::Path;
 use super::config::Seed;
 use super::content::Blob;
 use super::drive::Drive;
+use super::made::Made;
 use super::samples;
 use super::state::State;
 use super::time::Ms;
@@ -23,7 +24,8 @@ pub(crate) fn plant(state: &mut State, seed: &Seed, now: Ms) -> Result<(), Emula
         }
         Seed::Dir(dir) => local_tree(drive, dir, ROOT, now),
         Seed::Synthetic { files, per_folder, size } => {
-            synthetic(drive, *files, *per_folder, *size, now);
+            let seconds = drive.flavour().is_business();
+            drive.tree.compute(Made::new(*files, *per_folder, *size, now, seconds));
             Ok(())
         }
     };
@@ -35,24 +37,6 @@ pub(crate) fn plant(state: &mut State, seed: &Seed, now: Ms) -> Result<(), Emula
 pub(crate) fn add(drive: &mut Drive, parent: Slot, name: &str, kind: Kind, mtime: Ms) -> Slot {
     let now = drive.round(mtime);
     drive.tree.add(NewNode { parent, name, kind, now, by: 0 })
-}
-
-fn synthetic(drive: &mut Drive, files: u32, per_folder: u32, size: u64, now: Ms) {
-    let per_folder = per_folder.max(1);
-    let mut parent = ROOT;
-    // Two levels of folders, so that no folder has more than `per_folder` of them.
-    let mut group = ROOT;
-    for n in 0..files {
-        if n.is_multiple_of(per_folder) {
-            let k = n / per_folder;
-            if k.is_multiple_of(per_folder) {
-                group = add(drive, ROOT, &format!("group {:05}", k / per_folder), folder(), now);
-            }
-            parent = add(drive, group, &format!("folder {k:06}"), folder(), now);
-        }
-        let kind = Kind::File(Blob::Pattern { seed: n, len: size });
-        add(drive, parent, &format!("file {n:08}.bin"), kind, now);
-    }
 }
 
 /// Names the service would refuse are left out, as are links and special files.

@@ -214,8 +214,7 @@ impl State {
     /// Appends what a library writes: the size, the hash and the tags move.
     pub(crate) fn rewrite(&mut self, at: usize, slot: Slot, now: Ms) {
         let drive = &mut self.drives[at];
-        let Some(blob) = drive.tree.node(slot).blob() else { return };
-        let Ok(bytes) = blob.to_bytes() else { return };
+        let Some(Ok(bytes)) = drive.tree.node(slot).blob().map(Blob::to_bytes) else { return };
         let mut bytes = bytes.to_vec();
         bytes.extend_from_slice(format!("<!--promoted:{}-->", drive.ids.guid(slot).text()).as_bytes());
         drive.rewrite(slot, Blob::from_bytes(bytes), now);

@@ -1,12 +1,18 @@
-//! Nodes of one drive: a vector of slots, children sorted by folded name, sizes kept up to the root.
+//! Nodes of one drive: numbered slots, children sorted by folded name, sizes kept up to the root.
+//!
+//! The first slots may be those of a drive that is computed ([`Made`]): of these, what was changed is held.
 //!
 //! Invariants: a slot is never reused; slot 0 is the root; a live node's parent is live; a folder's `size` is the
 //! sum of its live descendants' sizes; every changed node has its own change number.
 
-use std::collections::BTreeMap;
+use std::borrow::Cow;
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, HashMap};
+use std::ops::Deref;
 
 use super::content::Blob;
 use super::ids::DriveIds;
+use super::made::{Children, Made};
 use super::names;
 use super::time::Ms;
 
@@ -28,7 +34,7 @@ pub(crate) enum Life {
 #[derive(Debug, Default)]
 pub(crate) struct Folder {
     /// Live children, sorted by folded name.
-    pub(crate) children: Vec<Slot>,
+    pub(crate) children: Children,
     /// Bytes of all live descendants (graph-api 3.2).
     pub(crate) size: i64,
     /// Last change number of the folder or anything below: the personal folder cTag (graph-api 3.4).
@@ -153,9 +159,34 @@ pub(crate) struct NewNode<'a> {
     pub(crate) by: Who,
 }
 
+/// A node to look at.
+#[derive(Debug)]
+pub(crate) enum NodeRef<'a> {
+    Held(&'a Node),
+    Computed(Box<Node>),
+}
+
+impl Deref for NodeRef<'_> {
+    type Target = Node;
+
+    fn deref(&self) -> &Node {
+        match self {
+            Self::Held(node) => node,
+            Self::Computed(node) => node,
+        }
+    }
+}
+
 /// The nodes of one drive and the indexes over them.
 #[derive(Debug)]
 pub(crate) struct Tree {
+    /// What the first slots are unless they were changed.
+    made: Option<Made>,
+    /// Slots that `made` computes: all below this one.
+    computed: Slot,
+    /// Of these, what was changed.
+    changed: HashMap<Slot, Node>,
+    /// The slots from `computed` on.
     nodes: Vec<Node>,
     /// change number -> slot and time; only nodes changed since the seed.
     pub(crate) changes: BTreeMap<u64, (Slot, Ms)>,
@@ -171,6 +202,9 @@ pub(crate) struct Tree {
 impl Tree {
     pub(crate) fn new(now: Ms) -> Self {
         let mut tree = Self {
+            made: None,
+            computed: 0,
+            changed: HashMap::new(),
             nodes: Vec::new(),
             changes: BTreeMap::new(),
             last_change: 0,
@@ -182,22 +216,53 @@ impl Tree {
         tree
     }
 
-    pub(crate) fn node(&self, slot: Slot) -> &Node {
-        &self.nodes[slot as usize]
+    /// Puts the computed items in place of a tree of which nothing but the root is there.
+    pub(crate) fn compute(&mut self, made: Made) {
+        self.computed = made.len() as Slot;
+        self.made = Some(made);
+        self.nodes.clear();
     }
 
+    pub(crate) fn node(&self, slot: Slot) -> NodeRef<'_> {
+        match (slot.checked_sub(self.computed), &self.made) {
+            (None, Some(made)) => match self.changed.get(&slot) {
+                Some(node) => NodeRef::Held(node),
+                None => NodeRef::Computed(Box::new(made.node(slot))),
+            },
+            (at, _) => NodeRef::Held(&self.nodes[at.unwrap_or(slot) as usize]),
+        }
+    }
+
+    /// The node to be changed; it is held from here on.
     pub(crate) fn node_mut(&mut self, slot: Slot) -> &mut Node {
-        &mut self.nodes[slot as usize]
+        match (slot.checked_sub(self.computed), &self.made) {
+            (None, Some(made)) => self.changed.entry(slot).or_insert_with(|| made.node(slot)),
+            (at, _) => &mut self.nodes[at.unwrap_or(slot) as usize],
+        }
+    }
+
+    /// The folder that the slot is in, or was in.
+    pub(crate) fn parent(&self, slot: Slot) -> Slot {
+        match &self.made {
+            Some(made) if slot < self.computed && !self.changed.contains_key(&slot) => made.parent(slot),
+            _ => self.node(slot).parent,
+        }
+    }
+
+    /// Nodes that are in memory.
+    #[cfg(test)]
+    pub(crate) fn held(&self) -> usize {
+        self.changed.len() + self.nodes.len()
     }
 
     /// Number of slots ever used.
     pub(crate) fn len(&self) -> u32 {
-        self.nodes.len() as u32
+        self.computed + self.nodes.len() as u32
     }
 
     /// The node of a live item.
-    pub(crate) fn live(&self, slot: Slot) -> Option<&Node> {
-        self.nodes.get(slot as usize).filter(|n| n.life == Life::Live)
+    pub(crate) fn live(&self, slot: Slot) -> Option<NodeRef<'_>> {
+        (slot < self.len()).then(|| self.node(slot)).filter(|n| n.life == Life::Live)
     }
 
     /// The slot of `id` whatever its life.
@@ -207,11 +272,26 @@ impl Tree {
 
     fn position(&self, parent: Slot, name: &str) -> Result<usize, usize> {
         let children = self.children(parent);
-        children.binary_search_by(|c| names::compare(&self.node(*c).name, name))
+        let (mut low, mut high) = (0, children.len());
+        while low < high {
+            let middle = low + (high - low) / 2;
+            match names::compare(&self.node(children.at(middle)).name, name) {
+                Ordering::Less => low = middle + 1,
+                Ordering::Equal => return Ok(middle),
+                Ordering::Greater => high = middle,
+            }
+        }
+        Err(low)
     }
 
-    pub(crate) fn children(&self, parent: Slot) -> &[Slot] {
-        self.node(parent).folder().map_or(&[], |f| &f.children)
+    pub(crate) fn children(&self, parent: Slot) -> Cow<'_, Children> {
+        match self.node(parent) {
+            NodeRef::Held(node) => node.folder().map_or_else(Cow::default, |f| Cow::Borrowed(&f.children)),
+            NodeRef::Computed(node) => match node.kind {
+                Kind::Folder(folder) => Cow::Owned(folder.children),
+                Kind::File(_) => Cow::default(),
+            },
+        }
     }
 
     /// Index of the first child whose name comes after `name`.
@@ -224,7 +304,7 @@ impl Tree {
 
     /// The child by name, case-insensitively (graph-api 4.1).
     pub(crate) fn child(&self, parent: Slot, name: &str) -> Option<Slot> {
-        self.position(parent, name).ok().map(|at| self.children(parent)[at])
+        self.position(parent, name).ok().map(|at| self.children(parent).at(at))
     }
 
     /// Ancestors of `slot`, nearest first, root last; empty for the root.
@@ -234,7 +314,7 @@ impl Tree {
             if at == ROOT {
                 return None;
             }
-            at = self.node(at).parent;
+            at = self.parent(at);
             Some(at)
         })
     }
@@ -244,12 +324,13 @@ impl Tree {
     }
 
     /// Names from below the root down to `slot`.
-    pub(crate) fn path(&self, slot: Slot) -> Vec<&str> {
-        let mut names: Vec<&str> = Vec::new();
+    pub(crate) fn path(&self, slot: Slot) -> Vec<String> {
+        let mut names = Vec::new();
         let mut at = slot;
         while at != ROOT {
-            names.push(&self.node(at).name);
-            at = self.node(at).parent;
+            let node = self.node(at);
+            names.push(node.name.to_string());
+            at = node.parent;
         }
         names.reverse();
         names
@@ -260,7 +341,7 @@ impl Tree {
         let mut all = vec![slot];
         let mut next = 0;
         while next < all.len() {
-            all.extend_from_slice(self.children(all[next]));
+            all.extend(self.children(all[next]).iter());
             next += 1;
         }
         all
@@ -287,7 +368,7 @@ impl Tree {
             if at == ROOT {
                 break;
             }
-            at = self.node(at).parent;
+            at = self.parent(at);
         }
     }
 
@@ -302,7 +383,7 @@ impl Tree {
             if at == ROOT {
                 break;
             }
-            at = self.node(at).parent;
+            at = self.parent(at);
         }
     }
 
@@ -311,7 +392,7 @@ impl Tree {
         let name = self.node(slot).name.clone();
         let (Ok(at) | Err(at)) = self.position(parent, &name);
         if let Some(f) = self.node_mut(parent).folder_mut() {
-            f.children.insert(at, slot);
+            f.children.listed().insert(at, slot);
         }
         self.add_size(parent, weight);
     }
@@ -322,7 +403,7 @@ impl Tree {
         if let Ok(at) = self.position(parent, &name)
             && let Some(f) = self.node_mut(parent).folder_mut()
         {
-            f.children.remove(at);
+            f.children.listed().remove(at);
         }
         self.add_size(parent, -weight);
     }
@@ -408,7 +489,7 @@ pub(crate) fn folder() -> Kind {
     Kind::Folder(Box::default())
 }
 
-fn blank(new: NewNode<'_>) -> Node {
+pub(crate) fn blank(new: NewNode<'_>) -> Node {
     let NewNode { parent, name, kind, now, by } = new;
     Node {
         parent,
