@@ -454,6 +454,29 @@ async fn a_new_file_that_was_made_although_the_answer_was_an_error_and_is_saved_
     }
 }
 
+// S34.
+#[tokio::test(start_paused = true)]
+async fn a_saved_file_keeps_its_content_when_a_look_from_before_the_save_is_answered_after_it() {
+    for flavour in FLAVOURS {
+        let service = Service::new(flavour);
+        let machine = service.machine_with(|engine, _| engine.poll = Duration::from_secs(3600)).await;
+        machine.look().await;
+        machine.write("f", "first").await;
+        machine.sync().await;
+        // What happens elsewhere so soon after an own change is looked at by its id.
+        service.edit(Edit::Touch { path: "f".into(), mtime: "2024-03-01T00:00:00Z".into() });
+        hold_answer(&service, "GET", &format!("/items/{}", service.control.id_of("f").unwrap()));
+        machine.engine.refresh();
+        under_way().await;
+        machine.write("f", "second").await;
+        machine.sync().await;
+        assert_eq!(service.tree(), [file("f", "second")], "{flavour:?}");
+        service.control.release_stalls();
+        under_way().await;
+        assert_eq!(machine.read("f").await.unwrap(), "second", "{flavour:?}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_is_written_again_is_not_taken_for_sealed_after_a_power_cut() {
     let service = Service::new(Flavour::Business);

@@ -101,8 +101,11 @@ pub(super) struct Applier<'a> {
 impl Applier<'_> {
     /// Takes one description of an item in; doubts are noted in the effects.
     pub fn apply(&mut self, tx: &mut Tx<'_>, item: &RemoteItem, seen: Seen) -> Result<(), StoreError> {
-        let seen =
-            if Mutant::StaleListing.is_planted() { Seen { source: Source::Direct, ..seen } } else { seen };
+        let seen = if Mutant::StaleListing.is_planted() {
+            Seen { source: Source::Direct, sent_seq: u64::MAX, ..seen }
+        } else {
+            seen
+        };
         if item.deleted {
             let Some(node) = tx.by_item(&item.id)? else {
                 // What was made here and deleted elsewhere before our answer came: no later report says so again.
@@ -116,7 +119,7 @@ impl Applier<'_> {
             };
             // What is in doubt may have been moved out of it.
             let doubtful = seen.source == Source::Report && self.has_doubts_below(tx, node.id)?;
-            if doubtful || is_overtaken(&node, seen) {
+            if doubtful || is_overtaken(&node, seen.sent_seq) {
                 self.effects.doubted.push(item.id.clone());
                 return Ok(());
             }
@@ -199,7 +202,7 @@ impl Applier<'_> {
         if new == *old {
             return Ok(());
         }
-        if is_overtaken(node, seen) {
+        if is_overtaken(node, seen.sent_seq) {
             self.effects.doubted.push(item.id.clone());
             return Ok(());
         }
@@ -369,10 +372,10 @@ fn follow(tx: &mut Tx<'_>, id: NodeId) -> Result<(), StoreError> {
     tx.set_local(id, Some(&LocalView { parent, name: canonical(&name), ..local }))
 }
 
-/// The report was asked for before an own operation on the node ended, so it may be older than that; or
-/// newer, if another client changed the item in between, and no later report would say so again.
-pub(super) fn is_overtaken(node: &Node, seen: Seen) -> bool {
-    seen.source == Source::Report && node.own_seq > seen.sent_seq
+/// It was asked for before an own operation on the node ended, so it may be older than that; or newer, if
+/// another client changed the item in between, and no later report would say so again.
+pub(super) fn is_overtaken(node: &Node, sent_seq: u64) -> bool {
+    node.own_seq > sent_seq
 }
 
 /// A local view in which only the place is set.

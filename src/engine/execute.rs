@@ -244,7 +244,7 @@ impl Engine {
 
     /// Finds out what became of an attempt whose answer was lost.
     async fn verify(&self, node: &Node, send: Send) -> Result<(), EngineError> {
-        let drive = &self.0.drive.id;
+        let (drive, sent_seq) = (&self.0.drive.id, self.0.store.sequence());
         let found = match &send {
             Send::Mkdir { parent, name } | Send::Create { parent, name, .. } => {
                 self.0.graph.child(drive, parent, name, Priority::Upload).await
@@ -269,7 +269,6 @@ impl Engine {
                 self.finish(node, send, Ok(Some(item))).await
             }
             Ok((item, false)) => {
-                let sent_seq = self.0.store.sequence();
                 self.take_in(vec![item], Source::Direct, sent_seq).await;
                 self.attempt_is_over(node.id).await
             }

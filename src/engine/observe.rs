@@ -33,6 +33,9 @@ pub(super) const SWEEP: &str = "sweep_seq";
 /// Items that must be read by their id before they are believed (JSON).
 const DOUBTS: &str = "doubts";
 
+/// How often in a row an item in doubt is looked at whose answers our own changes overtake.
+const LOOKS: u32 = 3;
+
 /// Pages without an entry in a row before a round is given up and begun again later (graph-api 15.41).
 const EMPTY_PAGES: u32 = 50;
 
@@ -307,7 +310,18 @@ impl Engine {
             Ok(known) => doubted.extend(doubts(known)),
             Err(error) => tracing::warn!(%error, "items in doubt cannot be read from the store"),
         }
-        let (mut settled, mut waiting) = (BTreeSet::new(), BTreeSet::new());
+        for _ in 0..LOOKS {
+            doubted = self.look_at_doubts(doubted).await;
+            if doubted.is_empty() {
+                return;
+            }
+        }
+        // Our own changes of these items end faster than they can be looked at: they wait for the next round.
+    }
+
+    /// Looks at each once; returns those whose answer our own changes overtook, and which are as doubtful as before.
+    async fn look_at_doubts(&self, doubted: BTreeSet<ItemId>) -> BTreeSet<ItemId> {
+        let (mut settled, mut waiting) = (BTreeMap::new(), BTreeSet::new());
         let mut gone = Vec::new();
         for item in doubted {
             let sent_seq = self.0.store.sequence();
@@ -320,27 +334,21 @@ impl Engine {
                     true => gone.push((seen, sent_seq)),
                     false => self.take_in(vec![seen], Source::Direct, sent_seq).await,
                 }
-                settled.insert(item);
+                settled.insert(item, sent_seq);
             }
         }
         for (seen, sent_seq) in gone {
             self.take_in(vec![seen], Source::Direct, sent_seq).await;
         }
         if settled.is_empty() && waiting.is_empty() {
-            return;
+            return BTreeSet::new();
         }
         let inner = self.0.clone();
-        let forget = move || {
-            inner.store.write(Durability::Process, |tx| {
-                let mut left = doubts(tx.meta(DOUBTS)?);
-                left.retain(|item| !settled.contains(item));
-                left.extend(waiting);
-                tx.set_meta(DOUBTS, to_meta(&left).as_deref())
-            })
-        };
-        if let Err(error) = self.0.blocking.start(forget).await {
+        let forgotten = self.0.blocking.start(move || inner.forget_doubts(settled, waiting)).await;
+        forgotten.unwrap_or_else(|error| {
             tracing::warn!(%error, "settled doubts stay on record; they are settled again");
-        }
+            BTreeSet::new()
+        })
     }
 
     async fn is_being_made(&self, item: &RemoteItem) -> bool {
@@ -352,12 +360,17 @@ impl Engine {
         })
     }
 
-    /// Takes descriptions in; direct ones leave no doubts.
+    /// Takes descriptions in. What our own changes overtook while it was on its way is looked at again later.
     pub(super) async fn take_in(&self, items: Vec<RemoteItem>, source: Source, sent_seq: u64) {
         items.iter().for_each(|item| self.0.fetch.remember(item));
         let inner = self.0.clone();
         match self.0.blocking.start(move || inner.observe(&items, source, sent_seq)).await {
-            Ok(effects) => self.0.carry_out(effects),
+            Ok(effects) => {
+                if !effects.doubted.is_empty() {
+                    self.0.look.notify_one();
+                }
+                self.0.carry_out(effects);
+            }
             Err(error) => tracing::error!(%error, "what the service said could not be recorded"),
         }
         self.0.wake.notify_one();
@@ -504,7 +517,7 @@ impl Inner {
                 // What is said to be gone may only be out of reach: that is looked at where something is at stake.
                 let at_stake = if gone.is_empty() { Default::default() } else { Self::unsent_and_above(tx)? };
                 for item in &gone {
-                    let node = tx.by_item(&item.id)?.filter(|node| !is_overtaken(node, seen));
+                    let node = tx.by_item(&item.id)?.filter(|node| !is_overtaken(node, sent_seq));
                     if node.as_ref().is_some_and(|node| at_stake.contains(&node.id)) {
                         applier.effects.doubted.push(item.id.clone());
                         continue;
@@ -526,6 +539,29 @@ impl Inner {
         })?;
         self.sink.changed(&committed.changes);
         Ok(applier.effects)
+    }
+
+    /// Takes settled doubts, with the sequence numbers of the looks that settled them, off the record. Returns
+    /// those that our own changes overtook: they stay.
+    fn forget_doubts(
+        &self,
+        settled: BTreeMap<ItemId, u64>,
+        waiting: BTreeSet<ItemId>,
+    ) -> Result<BTreeSet<ItemId>, StoreError> {
+        self.store.write(Durability::Process, |tx| {
+            let (mut left, mut overtaken) = (doubts(tx.meta(DOUBTS)?), BTreeSet::new());
+            for (item, sent_seq) in settled {
+                if tx.by_item(&item)?.is_some_and(|node| is_overtaken(&node, sent_seq)) {
+                    left.insert(item.clone());
+                    overtaken.insert(item);
+                } else {
+                    left.remove(&item);
+                }
+            }
+            left.extend(waiting);
+            tx.set_meta(DOUBTS, to_meta(&left).as_deref())?;
+            Ok(overtaken)
+        })
     }
 
     /// When the newest finished round was applied.

@@ -2,6 +2,7 @@
 
 use super::apply::{Applier, Effects, Seen, Source, content_key, is_rewritten, merged, view_of};
 use super::execute::has_sent_content;
+use super::observe::add_doubts;
 use super::op::Send;
 use super::planner::is_swap_name;
 use super::settle::{discard_item, gone as folder_gone};
@@ -90,7 +91,8 @@ impl Inner {
             Applier { open: &self.open, business: self.is_business(), effects: Effects::default() };
         let committed = self.store.write_changes(Durability::Process, |tx| -> Result<(), StoreError> {
             let seen = Seen { source, sent_seq, now };
-            items.iter().try_for_each(|item| applier.apply(tx, item, seen))
+            items.iter().try_for_each(|item| applier.apply(tx, item, seen))?;
+            add_doubts(tx, &applier.effects.doubted)
         })?;
         self.sink.changed(&committed.changes);
         Ok(applier.effects)
