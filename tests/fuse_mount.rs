@@ -17,7 +17,8 @@ use onedrivefs::fuse::{
     CheckOptions, FS_TYPE, Limits, MountError, MountOptions, MountTable, MountpointState, Op, SessionEnd,
     Unmount, check_mountpoint, unmount,
 };
-use onedrivefs::vfs::Invalidation;
+use onedrivefs::model::Ino;
+use onedrivefs::vfs::{Invalidation, Kept};
 
 /// Enough for anything that does not hang.
 const SOON: Duration = Duration::from_secs(10);
@@ -28,6 +29,10 @@ fn names(dir: &Path) -> Vec<String> {
         entries.map(|entry| entry.expect("an entry").file_name().into_string().expect("UTF-8")).collect();
     names.sort();
     names
+}
+
+fn inode(ino: Ino, kept: Kept) -> Invalidation {
+    Invalidation::Inode { ino, kept, within: Some(Ino::ROOT) }
 }
 
 fn errno<T>(result: io::Result<T>) -> Option<i32> {
@@ -206,8 +211,8 @@ fn an_invalidation_makes_a_change_visible_under_times_of_hours() {
     assert_eq!(fs::metadata(mounted.path("a")).expect("stat").len(), 3, "the kernel keeps what it has");
     assert_eq!(names(&mounted.path("")), ["a"]);
     let flush = || mounted.runtime.block_on(mounted.notify.flush());
-    mounted.notify.send(Invalidation::Inode { ino, attributes_only: false });
-    mounted.notify.send(Invalidation::Inode { ino: onedrivefs::model::Ino::ROOT, attributes_only: true });
+    mounted.notify.send(inode(ino, Kept::Content));
+    mounted.notify.send(inode(Ino::ROOT, Kept::Listing));
     flush();
     assert_eq!(fs::metadata(mounted.path("a")).expect("stat").len(), 5);
     assert_eq!(fs::read(mounted.path("a")).expect("read"), b"newer");
@@ -215,10 +220,31 @@ fn an_invalidation_makes_a_change_visible_under_times_of_hours() {
     // A name that was absent.
     assert_eq!(errno(fs::metadata(mounted.path("c"))), Some(libc::ENOENT));
     mounted.files.put("c", b"");
-    let entry = Invalidation::Entry { parent: onedrivefs::model::Ino::ROOT, name: "c".into() };
+    let entry = Invalidation::Entry { parent: Ino::ROOT, name: "c".into() };
     mounted.notify.send(entry);
     flush();
     fs::metadata(mounted.path("c")).expect("it is there");
+}
+
+// S12.
+#[test]
+fn an_open_that_drops_pages_shows_size_and_bytes_of_what_it_opens() {
+    if !can_mount() {
+        return;
+    }
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut files = Memory::new();
+    files.keep_cache = false;
+    let mounted = mount_with(files, &options(dir.path()), Limits::default()).expect("it mounts");
+    for bytes in [&b"first"[..], b"the second is longer", b"3rd"] {
+        // Nobody tells the kernel.
+        mounted.files.put("a", bytes);
+        let mut file = File::open(mounted.path("a")).expect("it opens");
+        assert_eq!(file.metadata().expect("stat").len(), bytes.len() as u64);
+        let mut found = Vec::new();
+        file.read_to_end(&mut found).expect("it can be read");
+        assert_eq!(found, bytes);
+    }
 }
 
 // S48.
@@ -271,7 +297,7 @@ fn times_before_1970_and_with_fractions_are_kept() {
         let times = [libc::timespec { tv_sec: seconds, tv_nsec: nanos }; 2];
         // SAFETY: the descriptor is open and `times` holds two timespecs.
         assert_eq!(unsafe { libc::futimens(std::os::fd::AsRawFd::as_raw_fd(&file), times.as_ptr()) }, 0);
-        mounted.notify.send(Invalidation::Inode { ino: onedrivefs::model::Ino(2), attributes_only: true });
+        mounted.notify.send(inode(Ino(2), Kept::Attributes));
         mounted.runtime.block_on(mounted.notify.flush());
         let seen = file.metadata().expect("stat");
         assert_eq!((seen.mtime(), seen.mtime_nsec()), (seconds, nanos));
@@ -336,7 +362,7 @@ fn an_unmount_by_anyone_ends_the_session() {
         .block_on(async { tokio::time::timeout(SOON, mounted.session.wait()).await })
         .expect("it ends");
     assert!(mounted.session.has_ended());
-    mounted.notify.send(Invalidation::Inode { ino: onedrivefs::model::Ino::ROOT, attributes_only: true });
+    mounted.notify.send(inode(Ino::ROOT, Kept::Listing));
     mounted.runtime.block_on(mounted.notify.flush());
     mounted.session.stop(Unmount::WhenIdle).expect("there is nothing to do");
 }

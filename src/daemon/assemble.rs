@@ -21,7 +21,7 @@ use crate::fuse::NotifyHandle;
 use crate::graph::{DriveSelector, Graph, GraphConfig, GraphError, HttpTransport, LimiterConfig};
 use crate::model::{Drive, DriveId, DriveType, Ino, NodeId, names};
 use crate::store::{Change, StateLock, Store, StoreError};
-use crate::vfs::{Invalidation, Vfs, VfsConfig};
+use crate::vfs::{Invalidation, Kept, Vfs, VfsConfig};
 
 /// The slot of the only drive of a mount.
 const SLOT: u16 = 0;
@@ -295,16 +295,25 @@ impl ChangeSink for KernelSink {
             }
             Change::Node { id, content } => Invalidation::Inode {
                 ino: Ino::new(SLOT, *id),
-                attributes_only: !content && !self.is_folder(*id),
+                kept: self.kept(*id, *content),
+                within: self.parent(*id),
             },
         }));
     }
 }
 
 impl KernelSink {
-    /// A folder's pages are its cached listing.
-    fn is_folder(&self, id: NodeId) -> bool {
-        self.store.node(id).ok().flatten().is_some_and(|node| node.kind.is_directory())
+    fn kept(&self, id: NodeId, content: bool) -> Kept {
+        match self.store.node(id) {
+            Ok(Some(node)) if node.kind.is_directory() => Kept::Listing,
+            _ if content => Kept::Content,
+            _ => Kept::Attributes,
+        }
+    }
+
+    fn parent(&self, id: NodeId) -> Option<Ino> {
+        let node = self.store.node(id).ok().flatten()?;
+        node.place.as_ref().map(|place| Ino::new(SLOT, place.parent))
     }
 }
 

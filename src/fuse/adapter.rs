@@ -18,6 +18,7 @@ use super::answers::{self, Fit};
 use super::convert;
 use super::metrics::Op;
 use super::negotiate::{Features, configure};
+use super::notify::NotifyHandle;
 use super::privileges;
 use super::serve::{Call, Patience, Server};
 use crate::model::Ino;
@@ -31,15 +32,16 @@ pub(super) struct Adapter<F> {
     files: Arc<F>,
     server: Server,
     features: Features,
+    notify: NotifyHandle,
     plain_fit: Arc<Fit>,
     plus_fit: Arc<Fit>,
 }
 
 impl<F: Filesystem> Adapter<F> {
-    pub(super) fn new(files: Arc<F>, server: Server, features: Features) -> Self {
+    pub(super) fn new(files: Arc<F>, server: Server, features: Features, notify: NotifyHandle) -> Self {
         // A buffer of 32 KiB, which is what getdents of common programs leads to.
         let (plain_fit, plus_fit) = (Fit::starting_at(768), Fit::starting_at(192));
-        Self { files, server, features, plain_fit, plus_fit }
+        Self { files, server, features, notify, plain_fit, plus_fit }
     }
 
     fn files(&self) -> Arc<F> {
@@ -221,7 +223,14 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
     fn open(&self, request: &Request, ino: INodeNo, flags: fuser::OpenFlags, reply: ReplyOpen) {
         let (files, caller) = (self.files(), caller(request));
         let asked = convert::open_flags(flags.0);
-        let operation = async move { privileges::open(&*files, caller, Ino(ino.0), asked).await };
+        let notify = self.notify.clone();
+        let operation = async move {
+            let opened = privileges::open(&*files, caller, Ino(ino.0), asked).await?;
+            if !opened.keep_cache {
+                notify.forget_attributes(Ino(ino.0));
+            }
+            Ok(opened)
+        };
         let call = call(Op::Open, request, ino);
         self.server.serve(call, Patience::Metadata, operation, answers::opened(reply, asked));
     }

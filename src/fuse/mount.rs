@@ -108,7 +108,8 @@ pub fn mount<F: Filesystem>(
         limits: services.limits,
         tripwire: Some(Tripwire::new(watched, mounted.place.clone())),
     };
-    let adapter = Adapter::new(files, server, Features { passthrough: options.passthrough });
+    let features = Features { passthrough: options.passthrough };
+    let adapter = Adapter::new(files, server, features, services.notify.clone());
     // The kernel lets in whom the mount lets in.
     let session = Session::from_fd(adapter, connection, SessionACL::All, threads()).map_err(failed)?;
     services.notify.attach(Arc::new(session.notifier()), fence).map_err(failed)?;

@@ -5,18 +5,26 @@
 //! a set (its size is bounded by the number of distinct things) drained by several threads, sharded by
 //! inode; a thread that blocks holds up only its shard, and only until the request it waits for is answered.
 //! Each delivery waits for the answers that were already being given ([`Fence`]).
+//!
+//! An answer that was given is not yet known to the kernel: the thread that asked must run first. A lookup of a
+//! node that the kernel does not have, and a listing, are not guarded against what is forgotten meanwhile; but
+//! that thread holds the directory's lock. A notification about a name takes that lock, so one about a name that
+//! cannot be ([`NO_NAME`]) waits for such threads, and does nothing else.
 
 use std::collections::{HashMap, VecDeque};
 use std::ffi::OsString;
 use std::io;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 
 use fuser::INodeNo;
 use tokio::sync::watch;
 
 use super::fence::Fence;
 use crate::model::Ino;
-use crate::vfs::Invalidation;
+use crate::vfs::{Invalidation, Kept};
+
+/// What no entry of any directory is called.
+const NO_NAME: &str = "/";
 
 /// Threads, and thereby how many blocked notifications leave others running.
 const SHARDS: usize = 8;
@@ -25,10 +33,12 @@ const SHARDS: usize = 8;
 #[derive(Clone, Debug)]
 pub struct NotifyHandle {
     shards: Arc<[Shard]>,
+    /// While it is mounted.
+    target: Arc<RwLock<Option<Arc<dyn Target>>>>,
 }
 
 /// What receives notifications: the kernel, or a test.
-pub(super) trait Target: Send + Sync {
+pub(super) trait Target: Send + Sync + std::fmt::Debug {
     fn entry(&self, parent: Ino, name: &OsString) -> io::Result<()>;
     fn inode(&self, ino: Ino, what: Pages) -> io::Result<()>;
 }
@@ -36,8 +46,8 @@ pub(super) trait Target: Send + Sync {
 /// Which pages of an inode go with its attributes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Pages {
-    /// The first: a cached listing is useless without it, and a file loses next to nothing.
-    First,
+    /// None: attributes only.
+    None,
     /// All.
     All,
 }
@@ -48,11 +58,11 @@ impl Target for fuser::Notifier {
     }
 
     fn inode(&self, ino: Ino, what: Pages) -> io::Result<()> {
-        let bytes = match what {
-            Pages::First => 1,
-            Pages::All => 0,
+        let (offset, bytes) = match what {
+            Pages::None => (-1, 0),
+            Pages::All => (0, 0),
         };
-        self.inval_inode(INodeNo(ino.0), 0, bytes)
+        self.inval_inode(INodeNo(ino.0), offset, bytes)
     }
 }
 
@@ -67,10 +77,17 @@ struct Queue {
     open: bool,
     order: VecDeque<Key>,
     /// What `order` holds, and for inodes, how much.
-    pending: HashMap<Key, Pages>,
+    pending: HashMap<Key, Wanted>,
     /// How many were ever put into `order`, and how many of those were delivered or discarded.
     queued: u64,
     done: watch::Sender<u64>,
+}
+
+/// What is to be forgotten of an inode.
+#[derive(Clone, Copy, Debug)]
+struct Wanted {
+    kept: Kept,
+    within: Option<Ino>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -88,7 +105,7 @@ impl Default for Queue {
 
 impl Default for NotifyHandle {
     fn default() -> Self {
-        Self { shards: (0..SHARDS).map(|_| Shard::default()).collect() }
+        Self { shards: (0..SHARDS).map(|_| Shard::default()).collect(), target: Arc::default() }
     }
 }
 
@@ -100,10 +117,9 @@ impl NotifyHandle {
 
     /// Queues one invalidation. Never blocks on the kernel.
     pub fn send(&self, invalidation: Invalidation) {
-        let (key, pages) = match invalidation {
-            Invalidation::Entry { parent, name } => (Key::Entry(parent, name), Pages::First),
-            Invalidation::Inode { ino, attributes_only: true } => (Key::Inode(ino), Pages::First),
-            Invalidation::Inode { ino, attributes_only: false } => (Key::Inode(ino), Pages::All),
+        let (key, kept, within) = match invalidation {
+            Invalidation::Entry { parent, name } => (Key::Entry(parent, name), Kept::Attributes, None),
+            Invalidation::Inode { ino, kept, within } => (Key::Inode(ino), kept, within),
         };
         let (Key::Entry(ino, _) | Key::Inode(ino)) = key;
         let shard = &self.shards[shard_of(ino)];
@@ -112,10 +128,12 @@ impl NotifyHandle {
             return;
         }
         match queue.pending.get_mut(&key) {
-            Some(known) if pages == Pages::All => *known = Pages::All,
-            Some(_) => {}
+            Some(known) => {
+                let within = within.or(known.within);
+                *known = Wanted { kept: kept.max(known.kept), within };
+            }
             None => {
-                queue.pending.insert(key.clone(), pages);
+                queue.pending.insert(key.clone(), Wanted { kept, within });
                 queue.order.push_back(key);
                 queue.queued += 1;
                 drop(queue);
@@ -141,6 +159,22 @@ impl NotifyHandle {
         }
     }
 
+    /// Has the kernel forget the attributes of a node at once.
+    ///
+    /// Of this kind of notification alone it waits for nothing in the kernel, and so may be sent by a thread that
+    /// answers a request. For an open whose file has another content than the kernel knows of: that what is read
+    /// is not cut at the former size.
+    pub(super) fn forget_attributes(&self, ino: Ino) {
+        let target = self.target.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let Some(target) = target else { return };
+        match target.inode(ino, Pages::None) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                tracing::debug!(?ino, %error, "the kernel refused to forget attributes");
+            }
+            _ => {}
+        }
+    }
+
     /// How many wait for delivery.
     pub fn pending(&self) -> usize {
         self.shards.iter().map(|shard| shard.lock().order.len()).sum()
@@ -148,6 +182,7 @@ impl NotifyHandle {
 
     /// Starts delivery to `target`.
     pub(super) fn attach(&self, target: Arc<dyn Target>, fence: Arc<Fence>) -> io::Result<()> {
+        *self.target.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&target));
         for (index, shard) in self.shards.iter().enumerate() {
             shard.lock().open = true;
             let (handle, target, fence) = (self.clone(), Arc::clone(&target), Arc::clone(&fence));
@@ -160,6 +195,7 @@ impl NotifyHandle {
 
     /// Ends delivery; what waits is discarded.
     pub(super) fn end(&self) {
+        self.target.write().unwrap_or_else(PoisonError::into_inner).take();
         self.shards.iter().for_each(Shard::close);
     }
 }
@@ -187,10 +223,10 @@ impl Shard {
     fn deliver(&self, target: &dyn Target, fence: &Fence) {
         while let Some(batch) = self.next_batch() {
             fence.wait();
-            for (key, pages) in batch {
+            for (key, wanted) in batch {
                 let result = match &key {
                     Key::Entry(parent, name) => target.entry(*parent, name),
-                    Key::Inode(ino) => target.inode(*ino, pages),
+                    Key::Inode(ino) => forget(target, *ino, wanted),
                 };
                 match result {
                     Err(error) if ends_session(&error) => return self.close(),
@@ -206,7 +242,7 @@ impl Shard {
     }
 
     /// Waits for something to deliver; takes a bounded part of it. `None`: closed.
-    fn next_batch(&self) -> Option<Vec<(Key, Pages)>> {
+    fn next_batch(&self) -> Option<Vec<(Key, Wanted)>> {
         const BATCH: usize = 256;
         let mut queue = self.lock();
         while queue.open && queue.order.is_empty() {
@@ -218,11 +254,36 @@ impl Shard {
         let count = queue.order.len().min(BATCH);
         let Queue { order, pending, .. } = &mut *queue;
         let batch = order.drain(..count).map(|key| {
-            let pages = pending.remove(&key).unwrap_or(Pages::All);
-            (key, pages)
+            let all = Wanted { kept: Kept::Listing, within: None };
+            let wanted = pending.remove(&key).unwrap_or(all);
+            (key, wanted)
         });
         Some(batch.collect())
     }
+}
+
+fn forget(target: &dyn Target, ino: Ino, wanted: Wanted) -> io::Result<()> {
+    let pages = match wanted.kept {
+        Kept::Attributes => Pages::None,
+        Kept::Content | Kept::Listing => Pages::All,
+    };
+    if wanted.kept == Kept::Listing {
+        wait_for_answers(target, ino);
+    }
+    match target.inode(ino, pages) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let Some(directory) = wanted.within else { return Err(error) };
+            wait_for_answers(target, directory);
+            target.inode(ino, pages)
+        }
+        done => done,
+    }
+}
+
+/// Returns when the kernel has taken up what was answered to lookups and listings in the directory.
+fn wait_for_answers(target: &dyn Target, directory: Ino) {
+    // There is no such name: that it is not found is no news, and any other trouble the next call has too.
+    let _ = target.entry(directory, &OsString::from(NO_NAME));
 }
 
 fn ends_session(error: &io::Error) -> bool {
@@ -235,6 +296,7 @@ mod tests {
     use std::sync::mpsc;
 
     /// Records deliveries; blocks on node 7 until told to go on.
+    #[derive(Debug)]
     struct Kernel {
         seen: Mutex<Vec<(Ino, Option<OsString>, Pages)>>,
         blocked: mpsc::Sender<()>,
@@ -243,7 +305,7 @@ mod tests {
 
     impl Target for Kernel {
         fn entry(&self, parent: Ino, name: &OsString) -> io::Result<()> {
-            self.seen.lock().expect("no panics").push((parent, Some(name.clone()), Pages::First));
+            self.seen.lock().expect("no panics").push((parent, Some(name.clone()), Pages::None));
             Err(io::Error::from_raw_os_error(libc::ENOENT))
         }
 
@@ -253,9 +315,16 @@ mod tests {
                 self.go_on.lock().expect("no panics").recv().expect("the test goes on");
             }
             self.seen.lock().expect("no panics").push((ino, None, pages));
-            Ok(())
+            // A thread that looks up the first of these has not run yet; it has once its directory's lock was free.
+            let seen = self.seen.lock().expect("no panics");
+            let is_known =
+                ino != LOOKED_UP || seen.iter().any(|(at, name, _)| *at == Ino(3) && name.is_some());
+            if is_known { Ok(()) } else { Err(io::Error::from_raw_os_error(libc::ENOENT)) }
         }
     }
+
+    /// Known to the kernel only after its directory, node 3, was waited for.
+    const LOOKED_UP: Ino = Ino(4);
 
     fn attached() -> (NotifyHandle, Arc<Kernel>, mpsc::Receiver<()>, mpsc::Sender<()>) {
         let (blocked, is_blocked) = mpsc::channel();
@@ -266,26 +335,31 @@ mod tests {
         (handle, kernel, is_blocked, go)
     }
 
-    fn inode(ino: u64, attributes_only: bool) -> Invalidation {
-        Invalidation::Inode { ino: Ino(ino), attributes_only }
+    fn inode(ino: u64, kept: Kept) -> Invalidation {
+        Invalidation::Inode { ino: Ino(ino), kept, within: None }
     }
 
     #[tokio::test]
     async fn equal_invalidations_that_wait_are_delivered_once_with_the_stronger_meaning() {
         let (handle, kernel, is_blocked, go_on) = attached();
-        handle.send(inode(7, true));
+        handle.send(inode(7, Kept::Attributes));
         is_blocked.recv().expect("the kernel blocks");
         let same_shard = (8..).find(|&ino| shard_of(Ino(ino)) == shard_of(Ino(7))).expect("there is one");
         let entry = Invalidation::Entry { parent: Ino(same_shard), name: "a".into() };
-        handle.send_all([inode(same_shard, true), entry.clone(), inode(same_shard, false), entry]);
-        handle.send(inode(same_shard, true));
+        handle.send_all([
+            inode(same_shard, Kept::Attributes),
+            entry.clone(),
+            inode(same_shard, Kept::Content),
+            entry,
+        ]);
+        handle.send(inode(same_shard, Kept::Attributes));
         assert_eq!(handle.pending(), 2);
         go_on.send(()).expect("the kernel waits");
         handle.flush().await;
         let expected = [
-            (Ino(7), None, Pages::First),
+            (Ino(7), None, Pages::None),
             (Ino(same_shard), None, Pages::All),
-            (Ino(same_shard), Some("a".into()), Pages::First),
+            (Ino(same_shard), Some("a".into()), Pages::None),
         ];
         assert_eq!(*kernel.seen.lock().expect("no panics"), expected);
         handle.end();
@@ -294,10 +368,10 @@ mod tests {
     #[tokio::test]
     async fn a_blocked_notification_neither_blocks_senders_nor_other_shards() {
         let (handle, kernel, is_blocked, go_on) = attached();
-        handle.send(inode(7, false));
+        handle.send(inode(7, Kept::Content));
         is_blocked.recv().expect("the kernel blocks");
         let other = (8..).find(|&ino| shard_of(Ino(ino)) != shard_of(Ino(7))).expect("there is one");
-        handle.send(inode(other, false));
+        handle.send(inode(other, Kept::Content));
         while kernel.seen.lock().expect("no panics").is_empty() {
             tokio::task::yield_now().await;
         }
@@ -308,15 +382,40 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_node_whose_lookup_the_kernel_has_not_taken_up_is_told_of_again() {
+        let (handle, kernel, _, _) = attached();
+        let kept = Kept::Content;
+        handle.send(Invalidation::Inode { ino: LOOKED_UP, kept, within: Some(Ino(3)) });
+        handle.flush().await;
+        let expected = [
+            (LOOKED_UP, None, Pages::All),
+            (Ino(3), Some(NO_NAME.into()), Pages::None),
+            (LOOKED_UP, None, Pages::All),
+        ];
+        assert_eq!(*kernel.seen.lock().expect("no panics"), expected);
+        handle.end();
+    }
+
+    #[tokio::test]
+    async fn listings_under_way_are_waited_for_before_the_kernel_forgets_one() {
+        let (handle, kernel, _, _) = attached();
+        handle.send(inode(9, Kept::Listing));
+        handle.flush().await;
+        let expected = [(Ino(9), Some(NO_NAME.into()), Pages::None), (Ino(9), None, Pages::All)];
+        assert_eq!(*kernel.seen.lock().expect("no panics"), expected);
+        handle.end();
+    }
+
+    #[tokio::test]
     async fn before_and_after_the_mount_nothing_is_kept_and_a_flush_returns() {
         let handle = NotifyHandle::new();
-        handle.send(inode(9, false));
+        handle.send(inode(9, Kept::Content));
         handle.flush().await;
         let (handle, _kernel, is_blocked, go_on) = attached();
-        handle.send(inode(7, false));
+        handle.send(inode(7, Kept::Content));
         is_blocked.recv().expect("the kernel blocks");
         handle.end();
-        handle.send(inode(9, false));
+        handle.send(inode(9, Kept::Content));
         handle.flush().await;
         assert_eq!(handle.pending(), 0);
         go_on.send(()).expect("the kernel waits");

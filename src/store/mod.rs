@@ -12,6 +12,7 @@
 mod ballast;
 mod cache;
 mod conflicts;
+mod epochs;
 mod lock;
 mod log;
 mod rows;
@@ -112,6 +113,7 @@ pub struct Store {
     next_reader: AtomicU64,
     sequence: AtomicU64,
     cache: cache::Cache,
+    epochs: epochs::Epochs,
     log: log::Log,
     /// Room that is given up where a commit would find none.
     ballast: OnceLock<ballast::Ballast>,
@@ -162,6 +164,7 @@ impl Store {
             next_reader: AtomicU64::new(0),
             sequence: AtomicU64::new(sequence),
             cache: cache::Cache::new(),
+            epochs: epochs::Epochs::new(),
             log: log::Log::open(&disk, &path)?,
             ballast: OnceLock::new(),
             disk,
@@ -210,7 +213,9 @@ impl Store {
         let value = change(&mut tx)?;
         let before = self.disk.before_commit("store.commit", &self.path);
         before.map_err(|source| self.failed(self.io(source)))?;
+        self.epochs.turn(tx.changes());
         let done = tx.commit().map_err(|error| self.failed(error))?;
+        self.epochs.turn(&done.changes);
         self.sequence.store(done.sequence, Ordering::Release);
         self.cache.committed(done.coarse, &done.touched, &done.changes);
         Ok(Committed { value, changes: done.changes })
@@ -246,6 +251,13 @@ impl Store {
     /// The local sequence number: grows with every change; a request notes it when it is sent.
     pub fn sequence(&self) -> u64 {
         self.sequence.load(Ordering::Acquire)
+    }
+
+    /// When the file's content last changed, as a number that is another one then; 0: never since this store was opened.
+    ///
+    /// Read before and after a node was read, and equal, it is that of the content which the node describes.
+    pub fn content_epoch(&self, id: NodeId) -> u64 {
+        self.epochs.of(id)
     }
 
     /// The node, if its row exists.

@@ -56,6 +56,11 @@ impl<'a> Tx<'a> {
         })
     }
 
+    /// What changed in the visible tree so far.
+    pub(super) fn changes(&self) -> &BTreeSet<Change> {
+        &self.changes
+    }
+
     pub(super) fn ensure_root(&mut self) -> Result<(), StoreError> {
         self.db.execute(
             "INSERT OR IGNORE INTO nodes(id, kind) VALUES(?1, ?2)",

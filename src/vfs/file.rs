@@ -5,10 +5,12 @@
 //! - bytes go only into staged content that the store names and that is not sealed, and the store knows of a
 //!   file's first change before that change is acknowledged.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::attr::Shown;
 use super::body::Body;
+use super::handles::Pages;
 use super::{Drive, VfsError, body, namespace};
 use crate::content::ContentKey;
 use crate::model::{ContentVersion, NodeId, Timestamp};
@@ -19,6 +21,8 @@ use crate::store::{Durability, LocalView, Node, Place, Power, RemoteView, Tx};
 pub(super) struct OpenFile {
     node: NodeId,
     phase: Mutex<Phase>,
+    /// The pages that the kernel has, if any, are of what this file shows.
+    pages_fit: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -47,6 +51,8 @@ pub(super) struct State {
     origin: Option<RemoteView>,
     /// Where the file was when it was opened.
     place: Option<Place>,
+    /// Of the content that was loaded; none if it changed at that moment.
+    epoch: Option<u64>,
 }
 
 /// What is left to do after a handle was closed.
@@ -60,7 +66,7 @@ pub(super) struct Left {
 
 impl OpenFile {
     pub fn new(node: NodeId) -> Self {
-        Self { node, phase: Mutex::new(Phase::New) }
+        Self { node, phase: Mutex::new(Phase::New), pages_fit: AtomicBool::new(false) }
     }
 
     pub fn node(&self) -> NodeId {
@@ -72,12 +78,17 @@ impl OpenFile {
     }
 
     /// Adds a handle. False if the last one was closed meanwhile: get the file anew.
-    pub fn join<D: Drive>(&self, drive: &D, writes: bool) -> Result<bool, VfsError> {
+    pub fn join<D: Drive>(&self, drive: &D, writes: bool, pages: &Pages) -> Result<bool, VfsError> {
         let mut phase = self.lock();
         match &mut *phase {
             Phase::Closed => return Ok(false),
             Phase::Open(_) => {}
-            Phase::New => *phase = Phase::Open(Box::new(State::load(drive, self.node)?)),
+            Phase::New => {
+                let state = State::load(drive, self.node)?;
+                let fit = state.epoch.is_some_and(|epoch| pages.are_of(self.node, epoch));
+                self.pages_fit.store(fit, Ordering::Release);
+                *phase = Phase::Open(Box::new(state));
+            }
         }
         if let Phase::Open(state) = &mut *phase {
             state.handles += 1;
@@ -90,7 +101,18 @@ impl OpenFile {
     pub fn created(&self, node: &Node, body: Body) {
         let mut state = State::over(node, body);
         (state.handles, state.writers, state.writable) = (1, 1, true);
+        self.pages_fit.store(true, Ordering::Release);
         *self.lock() = Phase::Open(Box::new(state));
+    }
+
+    /// Whether the kernel may keep what pages it has of this file.
+    pub fn may_keep_pages(&self) -> bool {
+        self.pages_fit.load(Ordering::Acquire)
+    }
+
+    /// The kernel uses a handle of this file, and so has ended an open: what other pages it had it has no more.
+    pub fn kernel_uses_it(&self) {
+        self.pages_fit.store(true, Ordering::Release);
     }
 
     /// Looks at or changes the state; never over an await.
@@ -133,7 +155,7 @@ impl OpenFile {
     }
 
     /// Takes a handle away, after its changes were recorded.
-    pub fn leave<D: Drive>(&self, drive: &D, writes: bool) -> Left {
+    pub fn leave<D: Drive>(&self, drive: &D, writes: bool, pages: &Pages) -> Left {
         let mut phase = self.lock();
         let Phase::Open(state) = &mut *phase else { return Left { last: false, outdated: false } };
         state.handles = state.handles.saturating_sub(1);
@@ -142,6 +164,8 @@ impl OpenFile {
         let last = state.handles == 0;
         let outdated = last && state.is_outdated(drive);
         if last {
+            let fit = self.may_keep_pages() && !outdated;
+            pages.set(self.node, state.epoch.filter(|_| fit));
             *phase = Phase::Closed;
         }
         Left { last, outdated }
@@ -161,6 +185,7 @@ impl OpenFile {
 impl State {
     fn load<D: Drive>(drive: &D, id: NodeId) -> Result<Self, VfsError> {
         loop {
+            let epoch = drive.store().content_epoch(id);
             let node = drive.store().node(id)?.ok_or(VfsError::Stale)?;
             let was = staged(&node);
             let body = match was {
@@ -168,7 +193,10 @@ impl State {
                 None => Ok(Body::clean(drive, &node)),
             };
             match body {
-                Ok(body) => return Ok(Self::over(&node, body)),
+                Ok(body) => {
+                    let epoch = Some(epoch).filter(|epoch| drive.store().content_epoch(id) == *epoch);
+                    return Ok(Self { epoch, ..Self::over(&node, body) });
+                }
                 // It was sent, and is unlinked since the node was read.
                 Err(_) if drive.store().node(id)?.is_none_or(|now| staged(&now) != was) => {}
                 Err(error) => return Err(error),
@@ -188,6 +216,7 @@ impl State {
             unrecorded: false,
             origin: node.content_view().cloned(),
             place: node.place.clone(),
+            epoch: Some(0),
         }
     }
 

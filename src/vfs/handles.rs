@@ -1,6 +1,6 @@
 //! What is open: one [`OpenFile`] per node, shared by its handles, and the handles themselves.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -11,8 +11,39 @@ use super::{Handle, OpenFlags, VfsError};
 use crate::content::Reader;
 use crate::model::NodeId;
 
-/// So many nodes whose pages the kernel may keep wrongly; beyond it, its own invalidation must do.
-const OUTDATED_MAX: usize = 100_000;
+/// Of so many nodes it is known which content the kernel has pages of.
+const PAGES_MAX: usize = 100_000;
+/// The kernel's pages are of no content that the store has.
+const OF_NOTHING: u64 = u64::MAX;
+
+/// Of which content the kernel has pages, if it has any: the epoch of it ([`Store::content_epoch`]
+/// (crate::store::Store::content_epoch)). A node that is not in it was not opened since its content last changed.
+///
+/// The notification that drops outdated pages comes some time after the change: who opens the file before must
+/// not be given pages of one content and bytes of another.
+#[derive(Debug, Default)]
+pub(super) struct Pages(Mutex<HashMap<NodeId, u64>>);
+
+impl Pages {
+    fn lock(&self) -> MutexGuard<'_, HashMap<NodeId, u64>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether what the kernel has of the node is of the content of this epoch.
+    pub fn are_of(&self, node: NodeId, epoch: u64) -> bool {
+        self.lock().get(&node).copied().unwrap_or(0) == epoch
+    }
+
+    /// What the kernel has of the node from here on; none: of no content that the store has.
+    pub fn set(&self, node: NodeId, epoch: Option<u64>) {
+        let mut pages = self.lock();
+        match epoch {
+            Some(0) => drop(pages.remove(&node)),
+            _ if pages.len() >= PAGES_MAX && !pages.contains_key(&node) => {}
+            _ => drop(pages.insert(node, epoch.unwrap_or(OF_NOTHING))),
+        }
+    }
+}
 
 /// An open handle of a file.
 #[derive(Debug)]
@@ -32,8 +63,8 @@ pub(super) struct Handles {
     files: DashMap<NodeId, Arc<OpenFile>>,
     handles: DashMap<Handle, Arc<FileHandle>>,
     dirs: DashMap<Handle, NodeId>,
-    /// Nodes whose content changed under their open handles: the kernel may have pages of the old one.
-    outdated: Mutex<HashSet<NodeId>>,
+    /// What the kernel keeps of files that are closed.
+    pub pages: Pages,
 }
 
 impl Handles {
@@ -87,22 +118,5 @@ impl Handles {
 
     pub fn close_dir(&self, handle: Handle) -> Option<NodeId> {
         self.dirs.remove(&handle).map(|(_, node)| node)
-    }
-
-    /// The kernel may have pages of a content that the node no longer has.
-    pub fn set_outdated(&self, node: NodeId) {
-        let mut outdated = self.lock_outdated();
-        if outdated.len() < OUTDATED_MAX {
-            outdated.insert(node);
-        }
-    }
-
-    /// Whether that was so at the last close; forgets it.
-    pub fn take_outdated(&self, node: NodeId) -> bool {
-        self.lock_outdated().remove(&node)
-    }
-
-    fn lock_outdated(&self) -> MutexGuard<'_, HashSet<NodeId>> {
-        self.outdated.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -20,6 +20,7 @@ impl<D: Drive> Vfs<D> {
     ) -> Result<Bytes, VfsError> {
         let open = self.handles.get(id, handle)?;
         let body = open.file.body()?;
+        open.file.kernel_uses_it();
         body.read(ByteRange::at(offset, size), &open.reader).await
     }
 

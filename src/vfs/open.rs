@@ -26,7 +26,7 @@ impl<D: Drive> Vfs<D> {
         }
         let writes = flags.write || flags.truncate;
         let file = self.join(id, writes)?;
-        let keep_cache = !self.handles.take_outdated(id);
+        let keep_cache = file.may_keep_pages();
         let handle = self.handles.insert(file.clone(), flags, writes);
         if flags.truncate {
             let emptied = file.with(|state| {
@@ -96,7 +96,7 @@ impl<D: Drive> Vfs<D> {
         self.drive.opened(id, writes);
         loop {
             let file = self.handles.file(id);
-            match file.join(&self.drive, writes) {
+            match file.join(&self.drive, writes, &self.handles.pages) {
                 Ok(true) => return Ok(file),
                 Ok(false) => self.handles.forget(&file),
                 Err(error) => {
@@ -117,12 +117,11 @@ impl<D: Drive> Vfs<D> {
             let path = self.drive.store().path_of(id).unwrap_or_default();
             tracing::error!(%path, %error, "the size and time of a written file could not be recorded; its bytes are in staging");
         }
-        let left = file.leave(&self.drive, writes);
+        let left = file.leave(&self.drive, writes, &self.handles.pages);
         if left.last {
             self.handles.forget(file);
         }
         if left.outdated {
-            self.handles.set_outdated(id);
             self.drive.changed(&[Change::Node { id, content: true }]);
         }
         if self.drive.closed(id, writes) {
@@ -136,6 +135,7 @@ impl<D: Drive> Vfs<D> {
     pub(super) fn release_handle(&self, id: NodeId, handle: Handle) {
         let Some(open) = self.handles.remove(handle) else { return };
         debug_assert_eq!(open.file.node(), id);
+        open.file.kernel_uses_it();
         self.leave(&open.file, open.counts_as_writer.load(Ordering::Acquire));
     }
 

@@ -231,11 +231,25 @@ pub enum Invalidation {
         /// The name as the kernel knows it.
         name: OsString,
     },
-    /// Attributes and pages of this node.
+    /// Attributes of this node, and what else the kernel keeps of it.
     Inode {
         /// The node.
         ino: Ino,
-        /// Only attributes (and, for directories, the cached listing) changed.
-        attributes_only: bool,
+        /// What changed.
+        kept: Kept,
+        /// The directory it is in: a lookup that was answered before the change, and which the kernel has not taken
+        /// up yet, is one in there.
+        within: Option<Ino>,
     },
+}
+
+/// What the kernel keeps of a node, besides its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Kept {
+    /// Attributes.
+    Attributes,
+    /// Attributes and the pages of a file.
+    Content,
+    /// Attributes and the listing of a directory.
+    Listing,
 }

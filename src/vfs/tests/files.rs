@@ -97,6 +97,26 @@ async fn a_reader_finishes_on_the_version_it_began_with_and_the_next_one_sees_th
     assert!(world.vfs.open(CALLER, ino, READ).await.unwrap().keep_cache);
 }
 
+// S12.
+#[tokio::test(start_paused = true)]
+async fn who_opens_a_file_right_after_its_content_changed_is_given_no_pages_of_the_old_one() {
+    let world = World::new();
+    let ino = world.sent(Ino::ROOT, "a", "A", b"first");
+    let open = || async { world.vfs.open(CALLER, ino, READ).await.unwrap() };
+    let first = open().await;
+    assert!(first.keep_cache, "nothing changed since the mount");
+    assert_eq!(world.read_all((ino, first.handle)).await, b"first");
+    world.vfs.release(ino, first.handle).await;
+    // The kernel was not told yet.
+    world.edit_remotely(ino, b"second");
+    let (one, other) = (open().await, open().await);
+    assert!(!one.keep_cache && !other.keep_cache, "the kernel may not have ended the first open");
+    assert_eq!(world.read_all((ino, other.handle)).await, b"second");
+    assert!(open().await.keep_cache, "who reads has opened");
+    let (again, last) = (open().await, open().await);
+    assert!(again.keep_cache && last.keep_cache);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_write_on_an_older_version_starts_from_that_version_and_so_is_a_conflict() {
     let world = World::new();

@@ -24,7 +24,7 @@ use crate::model::hash::quick_xor_from_base64;
 use crate::model::{
     ByteRange, CTag, ContentVersion, DriveId, DriveType, ETag, Hashes, ItemId, QuickXor, Quota, Timestamp,
 };
-use crate::store::{Attempt, Change, Durability, LocalView, NodeKind, RemoteView, Seal, Store};
+use crate::store::{Attempt, Change, Durability, LocalView, NodeKind, RemoteView, Seal, Store, Tx};
 
 /// Content of items, by item and cTag; what is taken out is gone.
 #[derive(Debug, Default)]
@@ -275,7 +275,11 @@ impl World {
     pub fn edit_remotely(&self, ino: Ino, bytes: &[u8]) {
         let old = self.row(ino).remote.unwrap();
         let new = self.upload(old.item, old.parent, &old.name, bytes);
-        self.drive().store.write(Durability::Process, |tx| tx.set_remote(ino.node(), Some(&new))).unwrap();
+        let edit = |tx: &mut Tx<'_>| {
+            tx.content_changed(ino.node());
+            tx.set_remote(ino.node(), Some(&new))
+        };
+        self.drive().store.write(Durability::Process, edit).unwrap();
     }
 
     /// The engine seals the staged content; false if there is nothing to seal or somebody writes.
