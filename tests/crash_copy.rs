@@ -7,29 +7,12 @@ use std::io::{ErrorKind, Write};
 use std::path::Path;
 use std::time::Duration;
 
+use mounted_support::random::{Random, number};
 use mounted_support::tree::{Times, sha256};
 use mounted_support::{Mounted, Options, in_ci};
 use onedrivefs::emulator::Flavour;
 
 const FILES: usize = 500;
-
-/// Small numbers that differ from run to run; printed, so that a run can be repeated (`SEED`).
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
-        // splitmix64
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % bound
-    }
-}
-
-fn number(name: &str, default: u64) -> u64 {
-    std::env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(default)
-}
 
 fn content(round: u64, n: usize, random: &mut Random) -> Vec<u8> {
     // Mostly small files; some of many blocks, some that need an upload session.
@@ -85,7 +68,7 @@ fn every_closed_file_of_a_copy_survives_kill_9() {
     let seed = number("SEED", u64::from(std::process::id()));
     let rounds = number("ROUNDS", if in_ci() { 10 } else { 2 });
     println!("SEED={seed} ROUNDS={rounds}");
-    let mut random = Random(seed);
+    let mut random = Random::new(seed);
     let flavours = [Flavour::Business, Flavour::Personal];
     let options = Options {
         mount: "settle=20ms,poll-interval=1s".into(),

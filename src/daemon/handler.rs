@@ -15,7 +15,7 @@ use super::report::{parked, waits};
 use super::{exit, settling};
 use crate::config::MountSettings;
 use crate::engine::{Engine, EngineError, EngineStatus, State};
-use crate::fuse::{MountedSession, Unmount};
+use crate::fuse::{MountedSession, NotifyHandle, Unmount};
 use crate::model::NodeId;
 use crate::model::names;
 
@@ -30,6 +30,7 @@ pub(super) struct Handler {
     engine: Engine,
     settings: MountSettings,
     session: Arc<MountedSession>,
+    notify: NotifyHandle,
     drain: Arc<DrainLimit>,
 }
 
@@ -56,9 +57,10 @@ impl Handler {
         engine: Engine,
         settings: MountSettings,
         session: Arc<MountedSession>,
+        notify: NotifyHandle,
         drain: Arc<DrainLimit>,
     ) -> Self {
-        Self { engine, settings, session, drain }
+        Self { engine, settings, session, notify, drain }
     }
 
     fn node_at(&self, path: &Path) -> Result<NodeId, ControlError> {
@@ -215,7 +217,12 @@ impl ControlHandler for Handler {
         async move {
             self.node_at(&path)?;
             let what = self.settings.mountpoint.display();
-            let looked = tokio::time::timeout(REFRESH_LIMIT, self.engine.look_now()).await;
+            let look = async {
+                self.engine.look_now().await?;
+                self.notify.flush().await;
+                Ok(())
+            };
+            let looked = tokio::time::timeout(REFRESH_LIMIT, look).await;
             looked.unwrap_or(Err(EngineError::Deadline)).map_err(|problem| match problem {
                 EngineError::Offline | EngineError::Deadline => {
                     let remedy = "what is known here stays; it is asked again by itself";

@@ -65,7 +65,9 @@ pub(super) fn serve(
         keep_log_short(engine.store());
         let shutdown = CancellationToken::new();
         let limit = DrainLimit::new(settings.drain_timeout);
-        let handler = Handler::new(engine.clone(), settings.clone(), Arc::clone(&session), limit.clone());
+        let notify = assembled.notify.clone();
+        let handler =
+            Handler::new(engine.clone(), settings.clone(), Arc::clone(&session), notify, limit.clone());
         let control = start_control(&settings, handler, shutdown.clone());
         ready();
         let mut broken = false;

@@ -5,6 +5,7 @@
 mod mounted_support;
 
 mod attributes;
+mod coherence;
 mod commands;
 mod directories;
 mod files;

@@ -6,6 +6,7 @@
 #![allow(dead_code, reason = "each test crate uses a part")]
 
 pub mod process;
+pub mod random;
 pub mod service;
 pub mod shell;
 pub mod trace;
