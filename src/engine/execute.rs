@@ -26,6 +26,7 @@ impl Engine {
             }
             Op::Yield { to, how } => self.yield_or_adopt(&node, to, how).await,
             Op::Seal { content } => self.seal(&node, content).await,
+            Op::Copy { content } => self.copy_held(&node, content).await,
             Op::Verify(send) => self.verify(&node, send).await,
             Op::Send(send) => self.send(&node, send).await,
         };
@@ -102,6 +103,7 @@ impl Engine {
     async fn succeeded(&self, id: NodeId, send: Send, item: Option<RemoteItem>) -> Result<(), EngineError> {
         if let Some(item) = item.as_ref().filter(|item| has_sent_content(&send, item))
             && let Some(content) = send.content()
+            && !self.0.held.sent(id, &send, item, Timestamp::from(self.0.clock.wall()))
         {
             self.note_sent(id, content, item);
             self.keep_content(item, content).await;

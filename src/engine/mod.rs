@@ -25,6 +25,7 @@ mod fetch;
 mod follow;
 mod fragments;
 mod guard;
+mod held;
 mod identity;
 mod labels;
 mod missing;
@@ -208,6 +209,7 @@ struct Inner {
     cancelling: AtomicBool,
     /// What uploads of files that are open were answered, by staged content.
     sent: Mutex<BTreeMap<u64, (NodeId, ContentVersion)>>,
+    held: held::HeldFiles,
     /// Why the last try of an unsent change failed.
     failures: Mutex<BTreeMap<NodeId, GraphError>>,
     /// Tags that the service refused, and how often in a row; of nodes with unsent changes.
@@ -274,6 +276,7 @@ impl Engine {
             in_flight: Mutex::default(),
             uploads: Mutex::default(),
             sent: Mutex::default(),
+            held: held::HeldFiles::default(),
             failures: Mutex::default(),
             refusals: Mutex::default(),
             link: Mutex::new(Link { state: State::Starting, trouble: None }),

@@ -24,6 +24,11 @@ pub enum Op {
         /// The staged content.
         content: u64,
     },
+    /// On disk only: copy staged content that somebody has open for writing, as it is at one moment.
+    Copy {
+        /// The staged content.
+        content: u64,
+    },
     /// Ask the service what became of an attempt whose answer was lost.
     Verify(Send),
     /// Send a change.

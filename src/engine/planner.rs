@@ -27,7 +27,7 @@ use super::conflict::{self, NameTaken, Outcome, Sides, only_placed};
 use super::guard::Guard;
 use super::op::{Op, Send};
 use crate::model::{ItemId, NodeId, Timestamp, names};
-use crate::store::{LocalView, Node, NodeKind, ParkKind, RemoteView, canonical};
+use crate::store::{LocalView, Node, NodeKind, ParkKind, RemoteView, Seal, canonical};
 
 /// Prefix of the temporary names through which circles of names are resolved; hidden from listings.
 pub const SWAP_PREFIX: &str = ".onedrivefs-swap-";
@@ -60,6 +60,17 @@ pub struct Item {
     pub open: bool,
     /// A handle that can write is open on it.
     pub writer: bool,
+    /// Somebody may write its content now.
+    pub held: Option<Held>,
+}
+
+/// A file that is open for writing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// When a copy of it is to be made.
+    pub due: Timestamp,
+    /// The copy that was made and is not sent yet.
+    pub copy: Option<(u64, Seal)>,
 }
 
 /// A folder above a dirty node, or its remote parent.
@@ -273,7 +284,7 @@ impl<'a> Planner<'a> {
         if local.parked.is_some() && local.retry_at == Timestamp(i64::MAX) {
             return None;
         }
-        if !self.is_due(local.retry_at) || !self.has_rested(local) {
+        if !self.is_due(local.retry_at) || !(self.is_overdue(item) || self.has_rested(local)) {
             return None;
         }
         if local.deleted { self.delete(id, item) } else { self.send(id, item) }
@@ -293,6 +304,11 @@ impl<'a> Planner<'a> {
         }
         self.plan.wake_at = Some(self.plan.wake_at.map_or(at, |wake| wake.min(at)));
         false
+    }
+
+    /// Whoever keeps a file open and syncs it all the time does not keep it from being sent.
+    fn is_overdue(&mut self, item: &Item) -> bool {
+        item.held.as_ref().is_some_and(|held| held.copy.is_some() || self.is_due(held.due))
     }
 
     fn has_rested(&mut self, local: &LocalView) -> bool {
@@ -489,9 +505,9 @@ impl<'a> Planner<'a> {
         if item.node.kind == NodeKind::Folder {
             return self.when_free(id, item, || Op::Send(Send::Mkdir { parent, name: local.name.clone() }));
         }
-        let content = local.content?;
-        let Some(seal) = &local.seal else {
-            return (!item.writer).then_some(Op::Seal { content });
+        let (content, seal) = match self.sealed(item, local.content?) {
+            Ok(sealed) => sealed,
+            Err(op) => return op,
         };
         let send = Send::Create {
             parent,
@@ -502,6 +518,17 @@ impl<'a> Planner<'a> {
             mtime: local.mtime_set.then_some(local.mtime),
         };
         self.when_free(id, item, || Op::Send(send))
+    }
+
+    /// What may be sent of `content`, or what has to be done for that.
+    fn sealed<'i>(&mut self, item: &'i Item, content: u64) -> Result<(u64, &'i Seal), Option<Op>> {
+        match (&local(item).seal, &item.held) {
+            (Some(seal), _) => Ok((content, seal)),
+            (None, _) if !item.writer => Err(Some(Op::Seal { content })),
+            (None, Some(Held { copy: Some((copy, seal)), .. })) => Ok((*copy, seal)),
+            (None, Some(held)) => Err(self.is_due(held.due).then_some(Op::Copy { content })),
+            (None, None) => Err(None),
+        }
     }
 
     fn relocate(
@@ -544,8 +571,9 @@ impl<'a> Planner<'a> {
     fn content_or_time(&mut self, _id: NodeId, item: &Item, remote: &RemoteView) -> Option<Op> {
         let local = local(item);
         if let Some(content) = local.content {
-            let Some(seal) = &local.seal else {
-                return (!item.writer).then_some(Op::Seal { content });
+            let (content, seal) = match self.sealed(item, content) {
+                Ok(sealed) => sealed,
+                Err(op) => return op,
             };
             return Some(Op::Send(Send::Replace {
                 item: remote.item.clone(),

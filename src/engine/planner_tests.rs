@@ -19,7 +19,7 @@ fn add(world: &mut World, id: i64, kind: NodeKind, remote: Option<RemoteView>, l
     let id = NodeId(id);
     let base = remote.clone();
     let node = Node { remote, base, local: Some(local), ..node(id, kind) };
-    world.dirty.insert(id, Item { node, attempt: None, open: false, writer: false });
+    world.dirty.insert(id, Item { node, attempt: None, open: false, writer: false, held: None });
     id
 }
 

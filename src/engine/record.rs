@@ -330,7 +330,7 @@ pub(super) fn start_after(send: &Send, before: Option<&RemoteView>, view: &Remot
 }
 
 /// What of the local view is still unsent after the operation.
-fn finish_local(
+pub(super) fn finish_local(
     tx: &mut Tx<'_>,
     node: &Node,
     local: &LocalView,

@@ -113,7 +113,7 @@ impl Inner {
         match op {
             Op::Send(send) if send.content().is_some() => Some(&self.upload_slots),
             Op::Send(_) | Op::Verify(_) => Some(&self.changes),
-            Op::Seal { .. } => Some(&self.seal_slots),
+            Op::Seal { .. } | Op::Copy { .. } => Some(&self.seal_slots),
             // These may have to compare contents, or to ask whether an item is gone.
             Op::Settle(Outcome::ConflictCopy | Outcome::Recreate)
             | Op::Yield { how: NameTaken::ConflictName, .. } => Some(&self.changes),

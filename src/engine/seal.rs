@@ -25,9 +25,12 @@ impl Engine {
                 // Somebody writes it: they must not find it closed to changes.
                 file.unseal();
             }
-            Ok::<(), StoreError>(())
+            Ok::<_, StoreError>(sealing.ok().map(|(seal, _)| seal).filter(|_| recorded))
         });
-        Ok(recorded.await?)
+        match recorded.await? {
+            Some(seal) => self.settle_as_sent(node.id, content, &seal).await,
+            None => Ok(()),
+        }
     }
 
     async fn seal_content(&self, node: &Node, content: u64) -> Sealing {

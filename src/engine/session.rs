@@ -349,7 +349,7 @@ fn may_realign(error: &GraphError) -> bool {
 
 impl Inner {
     fn superseded(&self) -> Result<Vec<SessionRow>, StoreError> {
-        let in_flight = lock(&self.in_flight).clone();
+        let (in_flight, copies) = (lock(&self.in_flight).clone(), self.held.copies());
         self.store.inspect(|tx| {
             let rows = tx.sessions()?;
             if rows.is_empty() {
@@ -360,7 +360,7 @@ impl Inner {
                 let local = tx.find(row.node)?.and_then(|node: Node| node.local);
                 let named = local.is_some_and(|local| local.content == Some(row.content) && !local.deleted);
                 let asked = attempts.iter().any(|attempt| attempt.content == Some(row.content));
-                Ok(named || asked || in_flight.contains(&row.node))
+                Ok(named || asked || in_flight.contains(&row.node) || copies.contains(&row.content))
             };
             let mut found = Vec::new();
             for row in rows {

@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::confirm::{CONFIRMED, REREAD};
 use super::guard::Guard;
 use super::op::Send;
-use super::planner::{AttemptState, Folder, Item, Occupant, World};
+use super::planner::{AttemptState, Folder, Held, Item, Occupant, World};
 use super::{Inner, Mutant};
+use crate::content::StagingId;
 use crate::model::{NodeId, Timestamp, names};
 use crate::store::{Node, StoreError, Tx};
 
@@ -37,8 +38,12 @@ impl Inner {
                 world.doubtful.extend(content.filter(|content| lost.contains(content)).map(|_| node.id));
                 let open = self.open.is_open(node.id);
                 let writer = self.open.has_writer(node.id) && !Mutant::UploadUnsealed.is_planted();
-                world.dirty.insert(node.id, Item { node, attempt, open, writer });
+                let held = content.filter(|_| writer).and_then(|content| self.held(&node, content, &world));
+                world.dirty.insert(node.id, Item { node, attempt, open, writer, held });
             }
+            let content = |id| world.dirty.get(&id)?.node.local.as_ref()?.content;
+            let is_written = |id| in_flight.contains(&id) || self.open.has_writer(id);
+            self.held.retain(content, is_written);
             load_folders(tx, &mut world)?;
             load_occupants(tx, &mut world)
         })?;
@@ -57,6 +62,13 @@ fn attempts(tx: &Tx<'_>) -> Result<BTreeMap<NodeId, Send>, StoreError> {
 }
 
 impl Inner {
+    /// What is known of a file whose `content` somebody may write now; nothing where it is sealed.
+    fn held(&self, node: &Node, content: u64, world: &World) -> Option<Held> {
+        let local = node.local.as_ref().filter(|local| local.seal.is_none())?;
+        let size = self.staging.open_len(StagingId(content)).unwrap_or(local.size);
+        Some(self.held.plan((node.id, content), size, world.settle, world.now))
+    }
+
     fn guard(&self, tx: &Tx<'_>) -> Result<Guard, StoreError> {
         let number = |key| Ok::<_, StoreError>(tx.meta(key)?.and_then(|text| text.parse().ok()).unwrap_or(0));
         let (reread, confirmed) = (number(REREAD)?, number(CONFIRMED)?);

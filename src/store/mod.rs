@@ -13,6 +13,7 @@ mod ballast;
 mod cache;
 mod conflicts;
 mod epochs;
+mod kept;
 mod lock;
 mod log;
 mod rows;
@@ -33,6 +34,7 @@ use crate::disk::Disk;
 use crate::model::{ItemId, NodeId};
 
 pub use conflicts::{Conflict, ConflictCause};
+pub use kept::Kept;
 pub use lock::StateLock;
 pub use salvage::{Salvaged, StoreState, Unsent, salvage};
 pub use tx::{Committed, Tx, canonical};
@@ -119,6 +121,8 @@ pub struct Store {
     ballast: OnceLock<ballast::Ballast>,
     disk: Disk,
     path: PathBuf,
+    /// Content that is listed as to be unlinked, and that somebody still needs.
+    kept: kept::KeptContents,
 }
 
 impl std::fmt::Debug for Store {
@@ -169,6 +173,7 @@ impl Store {
             ballast: OnceLock::new(),
             disk,
             path,
+            kept: kept::KeptContents::default(),
         };
         store.write(Durability::Process, |tx| tx.ensure_root())?;
         Ok(store)
@@ -369,9 +374,9 @@ impl Store {
     }
 
     /// Staged content that nothing refers to any more: no row, no attempt that carries it, no other content
-    /// that lies over it.
+    /// that lies over it, and no [`Kept`].
     pub fn unlinks(&self) -> Result<Vec<u64>, StoreError> {
-        self.reader(|db| {
+        let mut unlinks: Vec<u64> = self.reader(|db| {
             db.prepare_cached(
                 "SELECT content FROM unlinks WHERE content NOT IN
                  (SELECT content FROM attempts WHERE content IS NOT NULL UNION SELECT base FROM overs)
@@ -379,7 +384,14 @@ impl Store {
             )?
             .query_map([], |row| row.get::<_, i64>(0).map(|content| content as u64))?
             .collect()
-        })
+        })?;
+        unlinks.retain(|&content| !self.kept.contains(content));
+        Ok(unlinks)
+    }
+
+    /// Keeps content that is listed as to be unlinked.
+    pub fn keep(&self, content: u64) -> Kept {
+        self.kept.keep(content)
     }
 
     /// Staged content that is to be unlinked, but that an attempt or another content still needs.

@@ -739,6 +739,13 @@ impl<'a> Tx<'a> {
         Ok(next)
     }
 
+    /// The number of content that no row is going to name: it is listed as to be unlinked from the beginning.
+    pub fn next_passing_content(&mut self) -> Result<u64, StoreError> {
+        let content = self.next_content()?;
+        self.db.prepare_cached("INSERT INTO unlinks(content) VALUES(?1)")?.execute([content as i64])?;
+        Ok(content)
+    }
+
     /// Leaves the numbers up to `last` to what the disk has under them.
     pub fn skip_contents(&mut self, last: u64) -> Result<(), StoreError> {
         let next = self.meta("next_content")?.and_then(|text| text.parse().ok()).unwrap_or(1u64);

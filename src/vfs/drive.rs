@@ -60,6 +60,9 @@ pub trait Drive: Send + Sync + 'static {
     /// The last handle was closed: what waited for that may go on.
     fn released(&self, node: NodeId);
 
+    /// What is staged of a file was made durable for a program that has it open.
+    fn synced(&self, node: NodeId, content: u64);
+
     /// Something is to be sent.
     fn nudge(&self);
 

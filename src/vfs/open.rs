@@ -183,7 +183,10 @@ impl<D: Drive> Vfs<D> {
             let synced = |tx: &mut Tx<'_>| body.content().map_or(Ok(()), |content| tx.synced(content));
             self.drive.store().write(Durability::Power, synced)?;
         }
-        self.drive.nudge();
+        match body.content() {
+            Some(content) => self.drive.synced(id, content),
+            None => self.drive.nudge(),
+        }
         Ok(())
     }
 

@@ -72,6 +72,10 @@ impl Drive for Engine {
         Engine::released(self, node);
     }
 
+    fn synced(&self, node: NodeId, content: u64) {
+        Engine::synced(self, node, content);
+    }
+
     fn nudge(&self) {
         Engine::nudge(self);
     }

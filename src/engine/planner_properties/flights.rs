@@ -30,6 +30,10 @@ impl Play {
             Op::Settle(outcome) => self.machine.settle(id, &outcome),
             Op::Yield { to, how } => self.machine.yield_name(id, to, how),
             Op::Seal { content } => self.machine.seal(id, content),
+            Op::Copy { content } => {
+                self.contents += 1;
+                self.machine.copy(id, content, self.contents);
+            }
             Op::Verify(send) => self.verify(id, &send),
             Op::Send(send) => {
                 self.machine.attempts.insert(id, (send.clone(), false));
@@ -137,7 +141,7 @@ impl Play {
             }
         }
         self.flights.clear();
-        self.machine.writers.clear();
+        self.machine.close_all();
         self.machine.attempts.values_mut().for_each(|(_, unknown)| *unknown = true);
     }
 
@@ -157,6 +161,10 @@ impl Play {
                 Op::Send(send) => self.check_send(*id, item, send),
                 Op::Seal { content } => {
                     assert!(!item.writer && local(item).content == Some(*content), "{op:?}");
+                }
+                Op::Copy { content } => {
+                    assert!(item.writer && local(item).content == Some(*content), "{op:?}");
+                    assert!(local(item).seal.is_none(), "what is sealed is sent itself: {op:?}");
                 }
                 Op::Verify(sent) => {
                     assert_eq!(item.attempt, Some(super::super::AttemptState::Unknown(sent.clone())));
@@ -191,7 +199,9 @@ impl Play {
             "two requests for an item: {send:?}"
         );
         if let Some(content) = send.content() {
-            assert!(local.seal.is_some() && local.content == Some(content), "sealed: {send:?}");
+            let is_sealed = local.seal.is_some() && local.content == Some(content);
+            let copy = item.held.as_ref().and_then(|held| held.copy.as_ref());
+            assert!(is_sealed || copy.is_some_and(|(copy, _)| *copy == content), "sealed: {send:?}");
         }
         if let Some(folder) = send.target_folder() {
             assert_eq!(self.machine.row_of(folder), Some(local.parent), "{send:?}");
@@ -238,7 +248,7 @@ impl Play {
 
     /// Nobody does anything more, and nothing fails any more.
     pub(super) fn finish(mut self) {
-        self.machine.writers.clear();
+        self.machine.close_all();
         self.hurry = true;
         for round in 0..ROUNDS {
             self.machine.now += 10;

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::service::{Content, Item as Described, ROOT, Service, hash_of, item_id, number_of, view};
 use crate::engine::conflict::{NameTaken, Outcome, local_placed, only_placed};
 use crate::engine::op::Send;
-use crate::engine::planner::{AttemptState, Folder, Item, Occupant, World, is_swap_name};
+use crate::engine::planner::{AttemptState, Folder, Held, Item, Occupant, World, is_swap_name};
 use crate::engine::record::start_after;
 use crate::engine::testing::{local_at, node};
 use crate::model::{ItemId, NodeId, Timestamp, names};
@@ -20,6 +20,8 @@ pub(super) struct Machine {
     /// What was sent for a row and has no answer; true: nobody waits for one any more.
     pub attempts: BTreeMap<NodeId, (Send, bool)>,
     pub writers: BTreeSet<NodeId>,
+    /// Copies of what is being written, by row: of which content, and which the copy is.
+    pub copies: BTreeMap<NodeId, (u64, u64)>,
     pub now: i64,
     pub seq: u64,
     pub looked: u64,
@@ -96,7 +98,26 @@ impl Machine {
         self.attempts.remove(&id);
     }
 
+    pub fn close_all(&mut self) {
+        self.writers.clear();
+        self.copies.clear();
+    }
+
+    /// What somebody is writing is copied as it is.
+    pub fn copy(&mut self, id: NodeId, content: u64, copy: u64) {
+        if self.rows.get(&id).and_then(|row| row.local.as_ref()?.content) == Some(content) {
+            self.copies.insert(id, (content, copy));
+        }
+    }
+
     // ---- what the planner sees ----
+
+    fn held(&self, row: &Node) -> Option<Held> {
+        let local = row.local.as_ref().filter(|local| local.seal.is_none())?;
+        let copy = self.copies.get(&row.id).filter(|(of, _)| Some(*of) == local.content);
+        let copy = copy.map(|&(_, copy)| (copy, seal_of(copy)));
+        Some(Held { due: Timestamp(local.changed_at.0.saturating_add(5)), copy })
+    }
 
     pub fn world(&self, hurry: bool) -> World {
         let mut world = World {
@@ -125,7 +146,8 @@ impl Machine {
                     false => AttemptState::InFlight,
                 });
                 let writer = self.writers.contains(&id);
-                world.dirty.insert(id, Item { node: row.clone(), attempt, open: writer, writer });
+                let held = self.held(row).filter(|_| writer);
+                world.dirty.insert(id, Item { node: row.clone(), attempt, open: writer, writer, held });
             } else if let Some((parent, name)) = self.place(id) {
                 world.occupants.insert((parent, names::fold(&name)), Occupant { node: id, kind: row.kind });
             }
@@ -298,7 +320,7 @@ impl Machine {
     pub fn seal(&mut self, id: NodeId, content: Content) {
         let local = self.rows.get_mut(&id).and_then(|row| row.local.as_mut()).expect("it was planned");
         assert_eq!(local.content, Some(content));
-        local.seal = Some(Seal { size: content, blake3: [0; 32], quick_xor: hash_of(content) });
+        local.seal = Some(seal_of(content));
     }
 
     pub fn settle(&mut self, id: NodeId, outcome: &Outcome) {
@@ -394,6 +416,7 @@ impl Machine {
     /// The operation happened, and the answer describes the item thus.
     pub fn succeeded(&mut self, service: &Service, id: NodeId, send: &Send, answer: (u32, Described)) {
         self.attempts.remove(&id);
+        self.copies.retain(|_, (_, copy)| Some(*copy) != send.content());
         let made = answer.0;
         let now = RemoteNow { service, number: made, item: answer.1 };
         let still = self.rows.get(&id).filter(|row| {
@@ -516,4 +539,8 @@ impl RemoteNow<'_> {
         }
         Some(view(self.number, &self.item, machine.row_of(&parent)?))
     }
+}
+
+fn seal_of(content: Content) -> Seal {
+    Seal { size: content, blake3: [0; 32], quick_xor: hash_of(content) }
 }

@@ -134,9 +134,9 @@ impl Play {
             Event::There(what, who, to, called) => self.there(what, who, to, called),
             Event::Writer(who) => {
                 let files: Vec<NodeId> = self.visible(|kind| kind == NodeKind::File);
-                if let Some(id) = pick(&files, who)
-                    && !self.machine.writers.remove(&id)
-                {
+                let Some(id) = pick(&files, who) else { return };
+                self.machine.copies.remove(&id);
+                if !self.machine.writers.remove(&id) {
                     self.machine.writers.insert(id);
                 }
             }

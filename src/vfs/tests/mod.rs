@@ -153,6 +153,7 @@ impl Drive for TestDrive {
             }
         }
     }
+    fn synced(&self, _node: NodeId, _content: u64) {}
     fn nudge(&self) {}
     fn changed(&self, changes: &[Change]) {
         self.changes.lock().unwrap().extend_from_slice(changes);
