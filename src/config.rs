@@ -42,7 +42,9 @@ pub struct MountSettings {
     pub read_only: bool,
     /// `close`, `rename`, `mkdir`, `unlink` wait for the service.
     pub sync: bool,
-    /// How long they wait while nothing of the change moves.
+    /// A name that no entry has finds the one that has it in other letters.
+    pub case_insensitive: bool,
+    /// How long those of `sync` wait while nothing of the change moves.
     pub sync_timeout: Duration,
     /// Other users may enter; `None` lets the way of mounting decide (root: yes, user: no).
     pub allow_other: Option<bool>,
@@ -117,6 +119,7 @@ impl MountSettings {
             mountpoint: mountpoint.to_owned(),
             read_only: said.read_only.unwrap_or(false),
             sync: said.sync.unwrap_or(false),
+            case_insensitive: said.case_insensitive.unwrap_or(false),
             sync_timeout: said.sync_timeout.unwrap_or(Duration::from_secs(60)),
             allow_other: said.allow_other,
             uid: said.uid.unwrap_or(environment.uid),

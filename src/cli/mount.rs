@@ -54,6 +54,9 @@ pub struct Args {
     /// Make close, rename, mkdir and unlink wait for the service
     #[arg(long)]
     sync: bool,
+    /// Find a name in other letters too; each look at a name then asks the daemon
+    #[arg(long)]
+    case_insensitive: bool,
     /// Let other users enter
     #[arg(long)]
     allow_other: bool,
@@ -92,9 +95,12 @@ pub struct Args {
 impl Args {
     fn choices(&self) -> Result<Choices, CliError> {
         let mut flags = Choices::default();
-        for (given, name) in
-            [(self.read_only, "read-only"), (self.sync, "sync"), (self.allow_other, "allow-other")]
-        {
+        for (given, name) in [
+            (self.read_only, "read-only"),
+            (self.sync, "sync"),
+            (self.case_insensitive, "case-insensitive"),
+            (self.allow_other, "allow-other"),
+        ] {
             if given {
                 set(&mut flags, name, "true")?;
             }

@@ -15,6 +15,7 @@ use crate::model::units;
 pub struct Choices {
     pub read_only: Option<bool>,
     pub sync: Option<bool>,
+    pub case_insensitive: Option<bool>,
     pub sync_timeout: Option<Duration>,
     pub allow_other: Option<bool>,
     pub uid: Option<u32>,
@@ -59,6 +60,11 @@ pub const KEYS: &[Key] = &[
     key("read-only", "true", "nothing is changed"),
     key("sync", "true", "close, rename, mkdir and unlink wait for the service"),
     key("sync-timeout", "60s", "how long they wait while nothing moves; the change stays queued"),
+    key(
+        "case-insensitive",
+        "true",
+        "a name is found in other letters too; each look at a name asks the daemon",
+    ),
     key("allow-other", "true", "other users may enter"),
     key("uid", "1000", "owner of entries"),
     key("gid", "1000", "group of entries"),
@@ -156,6 +162,7 @@ impl Choices {
         match name.as_str() {
             "read-only" => self.read_only = Some(parse_bool(value)?),
             "sync" => self.sync = Some(parse_bool(value)?),
+            "case-insensitive" => self.case_insensitive = Some(parse_bool(value)?),
             "sync-timeout" => self.sync_timeout = Some(units::parse_duration(value).map_err(by_itself)?),
             "allow-other" => self.allow_other = Some(parse_bool(value)?),
             "uid" => self.uid = Some(parse_number(value)?),
@@ -187,6 +194,7 @@ impl Choices {
         Self {
             read_only: self.read_only.or(lower.read_only),
             sync: self.sync.or(lower.sync),
+            case_insensitive: self.case_insensitive.or(lower.case_insensitive),
             sync_timeout: self.sync_timeout.or(lower.sync_timeout),
             allow_other: self.allow_other.or(lower.allow_other),
             uid: self.uid.or(lower.uid),

@@ -41,7 +41,7 @@ const KERNEL: &[&str] = &[
 /// `name=…` options that are for others to read.
 const IGNORED_VALUES: &[&str] = &["comment", "fsname", "subtype"];
 /// Settings that are switches: the bare name means `true`.
-const SWITCHES: &[&str] = &["read-only", "sync", "allow-other"];
+const SWITCHES: &[&str] = &["read-only", "sync", "case-insensitive", "allow-other"];
 
 /// Reads a comma list of options; a comma inside a value is written `\,`.
 ///

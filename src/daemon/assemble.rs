@@ -113,8 +113,10 @@ fn vfs_config(settings: &MountSettings) -> VfsConfig {
         dir_mode: settings.dir_mode,
         read_only: settings.read_only,
         sync: settings.sync,
+        case_insensitive: settings.case_insensitive,
         ..VfsConfig::default()
     }
+    .settled()
 }
 
 /// The sign-in of the settings' account: for now a token from the environment.

@@ -69,7 +69,12 @@ impl Handler {
             let Component::Normal(name) = part else { continue };
             let missing = || error(path.display(), "there is no such file", "check the path", exit::USAGE);
             let name = names::to_remote(name).map_err(|_| missing())?;
-            let child = self.engine.store().child(at, &name).map_err(|error| failed(&error))?;
+            let store = self.engine.store();
+            let child = match self.settings.case_insensitive {
+                true => store.child_as_folded(at, &name),
+                false => store.child(at, &name),
+            };
+            let child = child.map_err(|error| failed(&error))?;
             at = child.ok_or_else(missing)?.id;
         }
         Ok(at)

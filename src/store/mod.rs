@@ -294,6 +294,15 @@ impl Store {
         id.map_or(Ok(None), |id| self.node(id))
     }
 
+    /// The visible child of this name, or else the one whose name is the same to the service.
+    pub fn child_as_folded(&self, parent: NodeId, name: &str) -> Result<Option<Arc<Node>>, StoreError> {
+        if let Some(exact) = self.child(parent, name)? {
+            return Ok(Some(exact));
+        }
+        let id = self.reader(|db| tx::folded_id(db, parent, name, None))?;
+        id.map_or(Ok(None), |id| self.node(id))
+    }
+
     /// Visible children with a row above `after`, in row order, at most `limit`.
     pub fn children_after(
         &self,

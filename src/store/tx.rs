@@ -103,14 +103,7 @@ impl<'a> Tx<'a> {
 
     /// A visible sibling whose name is this one, or differs from it only as the service folds, other than `but`.
     pub fn clash(&self, parent: NodeId, name: &str, but: Option<NodeId>) -> Result<Option<Node>, StoreError> {
-        let id: Option<i64> = self
-            .db
-            .prepare_cached(
-                "SELECT id FROM nodes WHERE parent = ?1 AND fold = ?2 AND id <> ?3 ORDER BY id LIMIT 1",
-            )?
-            .query_row(params![parent.0, names::fold(name), but.map_or(0, |id| id.0)], |row| row.get(0))
-            .optional()?;
-        id.map_or(Ok(None), |id| self.find(NodeId(id)))
+        folded_id(&self.db, parent, name, but)?.map_or(Ok(None), |id| self.find(id))
     }
 
     /// Visible nodes that have this name, as the service folds, or would have it but for a collision.
@@ -932,6 +925,21 @@ impl<'a> Tx<'a> {
 /// The form of a service's name that the mapping to local names gives back: what a lookup can find.
 pub fn canonical(name: &str) -> String {
     names::to_remote(&names::to_local(name)).unwrap_or_else(|_| name.to_owned())
+}
+
+/// The visible child whose name is this one as the service folds, other than `but`.
+pub(super) fn folded_id(
+    db: &Connection,
+    parent: NodeId,
+    name: &str,
+    but: Option<NodeId>,
+) -> rusqlite::Result<Option<NodeId>> {
+    let sql = "SELECT id FROM nodes WHERE parent = ?1 AND fold = ?2 AND id <> ?3 ORDER BY id LIMIT 1";
+    db.prepare_cached(sql)?
+        .query_row(params![parent.0, names::fold(name), but.map_or(0, |id| id.0)], |row| {
+            row.get(0).map(NodeId)
+        })
+        .optional()
 }
 
 pub(super) fn child_id(db: &Connection, parent: NodeId, name: &str) -> rusqlite::Result<Option<NodeId>> {

@@ -19,6 +19,8 @@ pub struct VfsConfig {
     pub read_only: bool,
     /// `close`, `rename`, `mkdir`, `unlink` and `rmdir` wait for the service.
     pub sync: bool,
+    /// A name that no entry has finds the one that the service takes for the same.
+    pub case_insensitive: bool,
     /// How long the kernel may keep a name.
     pub entry_ttl: Duration,
     /// How long the kernel may keep attributes of a file that nobody writes.
@@ -40,9 +42,25 @@ impl Default for VfsConfig {
             dir_mode: 0o755,
             read_only: false,
             sync: false,
+            case_insensitive: false,
             entry_ttl: TTL,
             attr_ttl: TTL,
             negative_ttl: TTL,
+        }
+    }
+}
+
+impl VfsConfig {
+    /// With what follows from the rest.
+    ///
+    /// The kernel tells names by their bytes. It would keep one entry under each spelling that was ever asked for,
+    /// and nobody knows which: what a change makes of one of them would leave the others as they were. So where
+    /// several are one name it keeps none, found or absent.
+    pub fn settled(self) -> Self {
+        if self.case_insensitive {
+            Self { entry_ttl: Duration::ZERO, negative_ttl: Duration::ZERO, ..self }
+        } else {
+            self
         }
     }
 }

@@ -7,12 +7,12 @@ use std::sync::Arc;
 
 use super::namespace::{Context, Created, Effect, Halt, Name, Namespace, Offer, Owner};
 use super::{Caller, Drive, Entry, Lookup, RenameMode, Vfs, VfsError};
-use crate::model::{ContentVersion, NodeId, Timestamp};
+use crate::model::{ContentVersion, NodeId, Timestamp, names};
 use crate::store::{Change, Durability, Node, Tx};
 
 impl<D: Drive> Vfs<D> {
     pub(super) async fn lookup_in(&self, parent: NodeId, name: &OsStr) -> Result<Lookup, VfsError> {
-        let name = self.name(name)?;
+        let name = self.spelled(parent, name).await?;
         let store = self.drive.store();
         let mut found = store.child(parent, name.remote())?;
         if found.is_none() {
@@ -65,7 +65,7 @@ impl<D: Drive> Vfs<D> {
         name: &OsStr,
         is_dir: bool,
     ) -> Result<(), VfsError> {
-        let name = self.name(name)?;
+        let name = self.spelled(parent, name).await?;
         let node = self.child(parent, &name).await?;
         if is_dir && node.kind.is_directory() {
             self.list(node.id).await?;
@@ -84,8 +84,9 @@ impl<D: Drive> Vfs<D> {
         (new_parent, new_name): (NodeId, &OsStr),
         mode: RenameMode,
     ) -> Result<(), VfsError> {
-        let (name, new_name) = (self.name(name)?, self.name(new_name)?);
+        let name = self.spelled(parent, name).await?;
         let source = self.child(parent, &name).await?;
+        let new_name = self.spelled_for(&source, new_parent, new_name).await?;
         let mut target = self.drive.store().child(new_parent, new_name.remote())?;
         if target.is_none() {
             self.list(new_parent).await?;
@@ -108,9 +109,32 @@ impl<D: Drive> Vfs<D> {
         Name::parse(name, self.drive.drive_type())
     }
 
+    /// The name as the entry has it that it finds: in other letters, where the mount looks so.
+    async fn spelled(&self, parent: NodeId, name: &OsStr) -> Result<Name, VfsError> {
+        let name = self.name(name)?;
+        if !self.config.case_insensitive {
+            return Ok(name);
+        }
+        let store = self.drive.store();
+        if store.child(parent, name.remote())?.is_none() {
+            self.list(parent).await?;
+        }
+        match store.child_as_folded(parent, name.remote())?.and_then(|found| found.place.clone()) {
+            Some(place) => self.name(&names::to_local(&place.name)),
+            None => Ok(name),
+        }
+    }
+
+    /// As [`Vfs::spelled`], for what `source` is to be called: its own name it may be given in other letters.
+    async fn spelled_for(&self, source: &Node, parent: NodeId, name: &OsStr) -> Result<Name, VfsError> {
+        let found = self.spelled(parent, name).await?;
+        let own = source.place.as_ref().is_some_and(|at| at.parent == parent && at.name == found.remote());
+        if own { self.name(name) } else { Ok(found) }
+    }
+
     /// A name to create, in a folder whose names are all known.
     pub(super) async fn new_name(&self, parent: NodeId, name: &OsStr) -> Result<Name, VfsError> {
-        let name = self.name(name)?;
+        let name = self.spelled(parent, name).await?;
         self.list(parent).await?;
         Ok(name)
     }

@@ -16,7 +16,7 @@ use rustix::fs::{self as rfs, Mode, OFlags};
 
 use crate::mounted_support::random::{Random, number};
 use crate::mounted_support::tree::{Kind, Times, Tree};
-use crate::mounted_support::{Mounted, Options, in_ci, text, until};
+use crate::mounted_support::{Mounted, Options, in_ci, until};
 
 /// Nothing that is kept wrongly would be right by then: the kernel may keep it for an hour.
 const SOON: Duration = Duration::from_secs(60);
@@ -359,11 +359,6 @@ fn assert_nothing_is_stale(mounted: &Mounted, context: &str) -> Tree {
     truth
 }
 
-fn refresh(mounted: &Mounted) {
-    let output = mounted.run(&["refresh", &text(&mounted.root())]);
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-}
-
 // S31.
 #[test]
 fn nothing_that_the_kernel_keeps_is_stale_after_random_changes_under_walkers() {
@@ -404,7 +399,7 @@ fn nothing_that_the_kernel_keeps_is_stale_after_random_changes_under_walkers() {
             let before = walkers.taken.load(Ordering::Acquire);
             for _ in 0..BETWEEN_LOOKS.min(changes - made).div_ceil(AT_ONCE) {
                 elsewhere.make_changes(&mounted, &mut random, AT_ONCE);
-                refresh(&mounted);
+                mounted.refresh();
             }
             made += BETWEEN_LOOKS;
             until(SOON, || walkers.taken.load(Ordering::Acquire) > before + 20);

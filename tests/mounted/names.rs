@@ -8,8 +8,10 @@ use std::path::Path;
 use rustix::fs::{self as rfs, AtFlags, CWD, FileType, Mode, RenameFlags};
 use rustix::io::Errno;
 
-use crate::mounted_support::Mounted;
+use onedrivefs::emulator::{Edit, Flavour};
+
 use crate::mounted_support::trace::{Trace, same_as_local};
+use crate::mounted_support::{Mounted, Options};
 
 fn listing(dir: &Path) -> Vec<String> {
     let entries = fs::read_dir(dir).expect("it can be listed");
@@ -317,6 +319,73 @@ fn names_that_differ_only_in_case_are_one_name() {
     mounted.sync_path("case");
     assert_eq!(listing(&dir), ["Folder", "other", "readMe"]);
     mounted.assert_truth_equals_tree("case", crate::mounted_support::tree::Times::Any);
+}
+
+// S160, S161, S162.
+#[test]
+fn where_case_does_not_matter_each_spelling_is_the_same_file() {
+    let usual = Options::default();
+    let options = Options { mount: format!("{},case-insensitive", usual.mount), ..usual };
+    let Some(mounted) = Mounted::new(Flavour::Business, options) else { return };
+    for name in ["Readme.TXT", "\u{C9}t\u{E9}", "stra\u{DF}e"] {
+        mounted.service.write(&format!("Folder/{name}"), name.as_bytes());
+    }
+    mounted.await_online();
+    mounted.refresh();
+    let at = |path: &str| mounted.path(path);
+    let inode = |path: &str| fs::symlink_metadata(at(path)).map(|meta| meta.ino()).ok();
+    let exists = |result: std::io::Result<()>| {
+        assert_eq!(result.expect_err("it exists").raw_os_error(), Some(libc::EEXIST));
+    };
+    assert_eq!(read(&at("folder/README.txt")).expect("it is found"), "Readme.TXT");
+    assert_eq!(read(&at("FOLDER/\u{E9}T\u{C9}")).expect("it is found"), "\u{C9}t\u{E9}");
+    assert_eq!(inode("Folder/STRASSE"), None, "another name to the service");
+    assert_eq!(inode("Folder/Readme.TXT"), inode("fOLDER/readme.txt"));
+    assert_eq!(listing(&at("folder")), ["Readme.TXT", "stra\u{DF}e", "\u{C9}t\u{E9}"]);
+    // What is made under one spelling is there under all, also under those that were asked for before.
+    assert_eq!((inode("folder/new"), inode("Folder/NEW")), (None, None));
+    fs::write(at("FOLDER/New"), "made").expect("a file");
+    assert!(inode("folder/new").is_some() && inode("folder/new") == inode("Folder/NEW"));
+    fs::write(at("folder/readme.txt"), "written").expect("the same file");
+    assert_eq!(read(&at("Folder/Readme.TXT")).expect("it is found"), "written");
+    exists(fs::File::create_new(at("folder/README.TXT")).map(drop));
+    exists(fs::create_dir(at("FOLDER")));
+    exists(symlink("x", at("folder/NEW")));
+    // What goes under one spelling goes under all.
+    for spelling in ["Folder/New", "folder/new", "folder/NEW"] {
+        assert!(inode(spelling).is_some());
+    }
+    fs::remove_file(at("folder/nEW")).expect("it is found");
+    for spelling in ["Folder/New", "folder/new", "folder/NEW"] {
+        assert_eq!(inode(spelling), None, "{spelling}");
+    }
+    fs::write(at("folder/other"), "other").expect("a file");
+    fs::rename(at("folder/OTHER"), at("folder/README.TXT")).expect("it is replaced");
+    assert_eq!(listing(&at("Folder")), ["Readme.TXT", "stra\u{DF}e", "\u{C9}t\u{E9}"]);
+    assert_eq!(read(&at("folder/readme.txt")).expect("it is found"), "other");
+    fs::rename(at("folder/Readme.TXT"), at("folder/readme.txt")).expect("it is the same file");
+    fs::rename(at("folder/readme.txt"), at("folder/third")).expect("a rename");
+    fs::rename(at("folder/third"), at("folder/ReadMe")).expect("a rename");
+    let pwd = crate::mounted_support::shell::run_in(&mounted, &at("FOLDER"), "pwd -P; cat README");
+    let said = String::from_utf8_lossy(&pwd.stdout).into_owned();
+    assert_eq!(said, format!("{}\nother", at("FOLDER").display()));
+    mounted.sync();
+    mounted.assert_truth_equals_tree("", crate::mounted_support::tree::Times::Any);
+    // Changes elsewhere, with every spelling in the kernel.
+    for spelling in ["folder/README", "folder/readme", "folder/LATER", "folder/later"] {
+        inode(spelling);
+    }
+    mounted.service.edit(&Edit::Move { path: "Folder/ReadMe".into(), to: "Folder/Later".into() });
+    mounted.refresh();
+    for (spelling, there) in [
+        ("folder/README", false),
+        ("folder/readme", false),
+        ("folder/LATER", true),
+        ("folder/later", true),
+        ("Folder/Later", true),
+    ] {
+        assert_eq!(inode(spelling).is_some(), there, "{spelling}");
+    }
 }
 
 // S22.

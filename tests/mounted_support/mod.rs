@@ -229,6 +229,12 @@ impl Mounted {
         serde_json::from_slice(&output.stdout).expect("status is JSON")
     }
 
+    /// `onedrivefs refresh`: returns when what others changed is visible.
+    pub fn refresh(&self) {
+        let output = self.run(&["refresh", &text(&self.root())]);
+        assert!(output.status.success(), "{}\n{}", String::from_utf8_lossy(&output.stderr), self.log_tail());
+    }
+
     /// `onedrivefs sync` of everything: returns when it is on the service.
     pub fn sync(&self) {
         self.sync_path("");
