@@ -321,7 +321,7 @@ fn names_that_differ_only_in_case_are_one_name() {
     mounted.assert_truth_equals_tree("case", crate::mounted_support::tree::Times::Any);
 }
 
-// S160, S161, S162.
+// S170, S171, S172.
 #[test]
 fn where_case_does_not_matter_each_spelling_is_the_same_file() {
     let usual = Options::default();
