@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use onedrivefs::disk::{Disk, DiskHook};
-use onedrivefs::emulator::{Edit, Fault, FaultAction, Flavour};
+use onedrivefs::emulator::{Edit, Fault, FaultAction, Flavour, Resync};
 use onedrivefs::store::Store;
 use onedrivefs::vfs::{Filesystem, OpenFlags};
 use sync_support::{Durable, Service};
@@ -451,6 +451,36 @@ async fn a_new_file_that_was_made_although_the_answer_was_an_error_and_is_saved_
         machine.sync().await;
         machine.look().await;
         assert_eq!(service.tree(), [file("f", "second save"), file("other", "x")], "{flavour:?}");
+    }
+}
+
+// S38.
+#[tokio::test(start_paused = true)]
+async fn what_was_made_here_and_deleted_elsewhere_before_the_drive_is_listed_again_is_gone() {
+    for flavour in FLAVOURS {
+        let service = Service::new(flavour);
+        service.write_elsewhere("d/other", "theirs");
+        let machine = service.machine_with(|engine, _| engine.poll = Duration::from_secs(3600)).await;
+        machine.look().await;
+        // The service asks to list the drive anew, and is slow to begin with it.
+        service.control.delta_resync(Resync::Plain);
+        service.control.inject(Fault {
+            method: Some("GET".into()),
+            path: Some("delta".into()),
+            op: None,
+            skip: 1,
+            count: Some(1),
+            action: FaultAction::Stall { after: false },
+        });
+        machine.engine.refresh();
+        under_way().await;
+        machine.write("d/f", "mine").await;
+        machine.sync().await;
+        service.edit(Edit::Delete { path: "d/f".into() });
+        service.control.release_stalls();
+        machine.look().await;
+        machine.look().await;
+        assert_eq!(machine.list("d").await, ["other"], "{flavour:?}");
     }
 }
 

@@ -28,7 +28,10 @@ pub(super) const MARK: &str = "mark";
 /// Wall time of the newest finished round.
 pub(super) const LAST: &str = "last_delta";
 
-/// Sequence number at which the enumeration began whose unmarked items are still to be looked at.
+/// Sequence number at which the first page of the unfinished enumeration was there: what happens on the service after it
+/// is told by a later page or round, but not what happened before, however often that page had to be asked for.
+const FIRST_SEQ: &str = "enumeration_seq";
+/// Sequence number up to which own operations do not spare an item that the enumeration did not show a look.
 pub(super) const SWEEP: &str = "sweep_seq";
 /// Items that must be read by their id before they are believed (JSON).
 const DOUBTS: &str = "doubts";
@@ -145,8 +148,9 @@ impl Engine {
             if tx.meta(ENUMERATED)?.is_some() {
                 tx.set_meta(REREAD, Some(&tx.sequence().to_string()))?;
             }
-            tx.set_meta(SWEEP, None)?;
-            tx.set_meta(PAGE_SEQ, None)?;
+            for key in [SWEEP, PAGE_SEQ, FIRST_SEQ] {
+                tx.set_meta(key, None)?;
+            }
             tx.set_meta(LINK, None)?;
             tx.set_meta(PAGE, location.as_ref().map(PageLink::expose))
         })?;
@@ -188,6 +192,9 @@ impl Engine {
                             let seen = Seen { source: Source::Report, sent_seq, now };
                             let there = items.iter().filter(|item| !item.deleted);
                             enumerate(tx, &mut applier, there, seen)?;
+                            if tx.meta(FIRST_SEQ)?.is_none() {
+                                tx.set_meta(FIRST_SEQ, Some(&tx.sequence().to_string()))?;
+                            }
                         } else if Mutant::RoundByPage.is_planted() {
                             let seen = Seen { source: Source::Report, sent_seq, now };
                             items.iter().try_for_each(|item| applier.apply(tx, item, seen))?;
@@ -533,7 +540,9 @@ impl Inner {
             tx.set_meta(LINK, Some(link))?;
             tx.set_meta(LAST, Some(&now.0.to_string()))?;
             if enumerating {
-                tx.set_meta(SWEEP, Some(&sent_seq.to_string()))?;
+                let first = tx.meta(FIRST_SEQ)?.unwrap_or_else(|| tx.sequence().to_string());
+                tx.set_meta(FIRST_SEQ, None)?;
+                tx.set_meta(SWEEP, Some(&first))?;
             }
             add_doubts(tx, &applier.effects.doubted)
         })?;
