@@ -454,6 +454,40 @@ async fn a_new_file_that_was_made_although_the_answer_was_an_error_and_is_saved_
     }
 }
 
+// S46.
+#[tokio::test(start_paused = true)]
+async fn a_new_file_that_was_made_although_the_service_said_to_wait_and_is_saved_again_is_no_conflict() {
+    for flavour in FLAVOURS {
+        let service = Service::new(flavour);
+        let machine = service.machine_with(|engine, _| engine.poll = Duration::from_secs(3600)).await;
+        machine.look().await;
+        let busy = |status, after, seconds: &str| Fault {
+            method: Some("PUT".into()),
+            path: None,
+            op: None,
+            skip: 0,
+            count: Some(1),
+            action: FaultAction::Status {
+                status,
+                code: None,
+                inner: None,
+                retry_after: Some(seconds.into()),
+                after,
+            },
+        };
+        service.control.inject(busy(503, true, "1"));
+        service.control.inject(busy(429, false, "100"));
+        machine.write("f", "first save").await;
+        under_way().await;
+        assert_eq!(service.tree(), [file("f", "first save")]);
+        machine.write("f.new", "second save").await;
+        machine.rename("f.new", "f").await.unwrap();
+        machine.sync().await;
+        machine.look().await;
+        assert_eq!(service.tree(), [file("f", "second save")], "{flavour:?}");
+    }
+}
+
 // S38.
 #[tokio::test(start_paused = true)]
 async fn what_was_made_here_and_deleted_elsewhere_before_the_drive_is_listed_again_is_gone() {

@@ -68,14 +68,16 @@ pub fn classify(error: &GraphError) -> Verdict {
     match error {
         GraphError::Offline { sent: true, .. } | GraphError::Deadline { sent: true } => Verdict::Unknown,
         GraphError::Server { .. } | GraphError::Truncated { .. } => Verdict::Unknown,
-        GraphError::Protocol { executed: true, .. } => Verdict::Unknown,
+        GraphError::Protocol { executed: true, .. } | GraphError::Throttled { executed: true, .. } => {
+            Verdict::Unknown
+        }
         GraphError::Offline { sent: false, .. } => Verdict::Offline,
         GraphError::SignedOut { .. } => Verdict::SignedOut,
         GraphError::NotFound { .. }
         | GraphError::Exists { .. }
         | GraphError::PreconditionFailed { .. }
         | GraphError::EditConflict { .. } => Verdict::Look,
-        GraphError::Throttled { .. }
+        GraphError::Throttled { executed: false, .. }
         | GraphError::Deadline { sent: false }
         | GraphError::SessionGone { .. }
         | GraphError::FragmentRange { .. }

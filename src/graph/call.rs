@@ -111,6 +111,11 @@ impl Call {
         }
     }
 
+    /// Whether its execution changes an item of a drive.
+    pub fn changes_items(&self) -> bool {
+        self.method != Method::GET && self.place == Place::Graph
+    }
+
     pub fn pool(&self) -> Pool {
         match self.place {
             Place::Graph if self.body.len() <= MAX_ERROR_BYTES => Pool::Metadata,
@@ -227,7 +232,7 @@ impl Graph {
         let permit = self.inner.gate.pass(ask, tries.deadline, patience).await.map_err(|held| {
             tries.verdict(match held {
                 Held::Silenced(left) => {
-                    GraphError::Throttled { retry_after: Some(left), ids: Ids::default() }
+                    GraphError::Throttled { retry_after: Some(left), executed: false, ids: Ids::default() }
                 }
                 Held::TimedOut => GraphError::Deadline { sent: false },
             })
@@ -381,6 +386,9 @@ impl Graph {
             *to =
                 location_header(&parts.headers, &tries.url).and_then(|url| self.page_link(url.as_str()).ok());
             *upload_differences = super::classify::resync(&codes).is_none_or(|server| !server.0);
+        }
+        if let GraphError::Throttled { executed, .. } = &mut error {
+            *executed = call.changes_items() && !retry::is_certain(failure);
         }
         Ok(Attempt::Failed { failure, retry_after, error })
     }

@@ -77,6 +77,24 @@ async fn a_change_that_was_refused_for_load_or_never_sent_is_repeated() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_refusal_after_an_answer_that_may_come_from_something_on_the_way_leaves_a_change_unknown() {
+    let busy = with(503, &[("retry-after", "1")], "");
+    for then in
+        [with(429, &[("retry-after", "900")], ""), json(409, r#"{"error":{"code":"nameAlreadyExists"}}"#)]
+    {
+        let (graph, script) =
+            graph([step(Method::POST, "/children", busy.clone()), step(Method::POST, "/children", then)]);
+        let error = graph.mkdir(&drive(), &item("01P"), "x", None).await.expect_err("unknown");
+        assert!(error.outcome_unknown(), "{error:?}");
+        script.done();
+    }
+    let (graph, script) = graph([step(Method::POST, "/children", with(503, &[("retry-after", "900")], ""))]);
+    let error = graph.mkdir(&drive(), &item("01P"), "x", None).await.expect_err("unknown");
+    assert!(error.outcome_unknown(), "{error:?}");
+    script.done();
+}
+
+#[tokio::test(start_paused = true)]
 async fn after_a_refusal_everyone_is_silent_as_long_as_was_asked() {
     let (graph, script) = graph([
         get("/items/01A", with(429, &[("retry-after", "7")], "")),

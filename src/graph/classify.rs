@@ -142,7 +142,7 @@ pub fn classify(refused: Refused<'_>) -> GraphError {
     }
     let throttled = matches!(status, 429 | 509) || meanings.contains(&Meaning::Throttled);
     if throttled || (status == 503 && retry_after.is_some()) {
-        return GraphError::Throttled { retry_after, ids };
+        return GraphError::Throttled { retry_after, executed: false, ids };
     }
     if place == Place::Content
         && matches!(status, 401 | 403 | 404 | 410)
@@ -189,9 +189,9 @@ fn by_meaning(
         Meaning::Framing if place == Place::Session => GraphError::FragmentRange { ids },
         Meaning::Framing | Meaning::Resync => by_status(place, status, total, ids),
         Meaning::Unsupported => GraphError::Unsupported { ids },
-        Meaning::Throttled => GraphError::Throttled { retry_after, ids },
+        Meaning::Throttled => GraphError::Throttled { retry_after, executed: false, ids },
         Meaning::SessionGone => GraphError::SessionGone { ids },
-        Meaning::Provisioning => GraphError::Throttled { retry_after, ids },
+        Meaning::Provisioning => GraphError::Throttled { retry_after, executed: false, ids },
     }
 }
 

@@ -156,11 +156,13 @@ pub enum GraphError {
         /// Of the answer.
         ids: Ids,
     },
-    /// The service asks to wait. The request was not executed.
+    /// The service asks to wait.
     #[error("throttled ({ids})")]
     Throttled {
         /// How long from now, where it is known.
         retry_after: Option<Duration>,
+        /// The request, a change, may have been executed: something on the way answered in the service's place.
+        executed: bool,
         /// Of the answer; empty when nothing was sent because of an earlier one.
         ids: Ids,
     },
@@ -276,7 +278,7 @@ impl GraphError {
         match self {
             Self::Offline { sent, .. } | Self::Deadline { sent } => *sent,
             Self::Server { .. } | Self::Truncated { .. } => true,
-            Self::Protocol { executed, .. } => *executed,
+            Self::Protocol { executed, .. } | Self::Throttled { executed, .. } => *executed,
             Self::NotFound { .. }
             | Self::Exists { .. }
             | Self::PreconditionFailed { .. }
@@ -289,7 +291,6 @@ impl GraphError {
             | Self::TooLarge { .. }
             | Self::Malware { .. }
             | Self::Invalid { .. }
-            | Self::Throttled { .. }
             | Self::SignedOut { .. }
             | Self::Configuration { .. }
             | Self::Resync { .. }

@@ -2,7 +2,9 @@
 //!
 //! A request that may have been executed is sent again only if a second execution does no harm
 //! ([`Repeat::Safe`], [`Repeat::Idempotent`]). A refusal (429, 509, 503 with Retry-After, 401) and a connection that
-//! was never made are not executions, so that anything may be sent again after them.
+//! was never made are not executions, so that anything may be sent again after them. A 503 may come from something on the
+//! way, behind which the service did what was asked ([`is_certain`]): sending it again does no harm where the
+//! request says what it expects to find, but if that is refused, the first may have been the reason.
 
 use std::time::{Duration, SystemTime};
 
@@ -82,7 +84,12 @@ pub fn throttle_delay(attempt: u32, jitter: u64) -> Duration {
     jittered(doubled(FIRST_THROTTLE_DELAY, attempt, MAX_THROTTLE_DELAY), jitter)
 }
 
-/// Whether the service certainly did not execute what it answered so (graph-api 11.1).
+/// Whether a refusal comes from the service itself, which then did not execute what it was asked for.
+pub fn is_certain(failure: Failure) -> bool {
+    failure != Failure::Status(503)
+}
+
+/// Whether the service says with this answer that it did not execute what was asked for (graph-api 11.1).
 pub fn is_refusal(failure: Failure, retry_after: Option<Duration>) -> bool {
     match failure {
         Failure::Status(429 | 509) => true,

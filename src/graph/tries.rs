@@ -29,13 +29,24 @@ pub(super) struct Tries {
     pub deadline: Option<Instant>,
     /// From an attempt after which the change may have happened.
     unresolved: Option<GraphError>,
+    /// A second execution is not the same as one.
+    is_once: bool,
 }
 
 impl Tries {
     pub fn new(graph: &Graph, call: &Call) -> Self {
         let waited_for = matches!(call.priority, Priority::Interactive | Priority::Listing);
         let deadline = waited_for.then(|| graph.now() + budget(graph, call));
-        Self { url: call.url.clone(), attempt: 1, redirects: 0, refreshes: 0, deadline, unresolved: None }
+        let is_once = call.repeat == Repeat::Once;
+        Self {
+            url: call.url.clone(),
+            attempt: 1,
+            redirects: 0,
+            refreshes: 0,
+            deadline,
+            unresolved: None,
+            is_once,
+        }
     }
 
     /// Until when the attempt that begins now may wait for the head of its answer.
@@ -74,7 +85,7 @@ impl Tries {
         match retry::decide(call.repeat, failure, self.attempt, retry_after, left, jitter) {
             Verdict::GiveUp => Err(self.verdict(error)),
             Verdict::Retry(delay) => {
-                if call.repeat == Repeat::Idempotent && error.outcome_unknown() {
+                if call.repeat != Repeat::Safe && error.outcome_unknown() {
                     self.unresolved = Some(error);
                 }
                 self.attempt += 1;
@@ -85,7 +96,8 @@ impl Tries {
         }
     }
 
-    /// What to report: if an earlier attempt may have had its effect, a later refusal does not undo that.
+    /// What to report: if an earlier attempt may have had its effect, a later refusal does not undo that. It may come from
+    /// that effect even, where a second execution is not the same as one.
     pub fn verdict(&mut self, error: GraphError) -> GraphError {
         let says_nothing = matches!(
             error,
@@ -96,7 +108,7 @@ impl Tries {
                 | GraphError::Configuration { .. }
         );
         match self.unresolved.take() {
-            Some(earlier) if says_nothing && !error.outcome_unknown() => earlier,
+            Some(earlier) if (says_nothing || self.is_once) && !error.outcome_unknown() => earlier,
             _ => error,
         }
     }
