@@ -2,10 +2,15 @@
 
 mod sync_support;
 
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use onedrivefs::disk::{Disk, DiskHook};
 use onedrivefs::emulator::{Edit, Fault, FaultAction, Flavour};
 use onedrivefs::model::NodeId;
+use onedrivefs::vfs::{Filesystem, OpenFlags};
 use sync_support::{Machine, Service};
 
 const FLAVOURS: [Flavour; 3] = [Flavour::Personal, Flavour::Business, Flavour::DocumentLibrary];
@@ -278,4 +283,49 @@ async fn long_uploads_hold_up_no_rename() {
     assert!(service.control.id_of("new name").is_some(), "renamed while uploads run");
     machine.sync().await;
     assert_eq!(service.tree().len(), 21);
+}
+
+/// Refuses commits of the store while it is on.
+#[derive(Default)]
+struct RefuseCommits(AtomicBool);
+
+impl DiskHook for RefuseCommits {
+    fn before(&self, step: &'static str, _path: &Path) -> std::io::Result<()> {
+        let refuses = step == "store.commit" && self.0.load(Ordering::SeqCst);
+        if refuses { Err(std::io::Error::from_raw_os_error(libc::EIO)) } else { Ok(()) }
+    }
+}
+
+// S1.
+#[tokio::test(start_paused = true)]
+async fn a_close_that_the_disk_does_not_record_is_an_error_and_nothing_is_lost() {
+    let service = Service::new(Flavour::Business);
+    let refusing = Arc::new(RefuseCommits::default());
+    let machine = service.machine_of(|setup| setup.disk = Disk::with_hook(refusing.clone())).await;
+    let open = machine.open("a", OpenFlags { write: true, ..OpenFlags::default() }).await.unwrap();
+    machine.files.write(open.0, open.1, 0, "content".into()).await.unwrap();
+    refusing.0.store(true, Ordering::SeqCst);
+    assert!(machine.files.flush(open.0, open.1).await.is_err(), "what close returns 0 for is recorded");
+    refusing.0.store(false, Ordering::SeqCst);
+    machine.files.release(open.0, open.1).await;
+    machine.sync().await;
+    assert_eq!(service.control.content("a").as_deref(), Some(&b"content"[..]));
+}
+
+// S2.
+#[tokio::test(start_paused = true)]
+async fn what_was_being_written_at_a_crash_is_shown_as_long_as_it_is() {
+    let service = Service::new(Flavour::Business);
+    let machine = service.machine().await;
+    let open = machine.open("a", OpenFlags { write: true, ..OpenFlags::default() }).await.unwrap();
+    machine.files.write(open.0, open.1, 0, "content".into()).await.unwrap();
+    machine.crash();
+    let cut = service.control.cut();
+    let machine = service.machine().await;
+    let ino = machine.find("a").await.unwrap();
+    assert_eq!(machine.files.getattr(ino, None).await.unwrap().0.size, 7);
+    assert_eq!(machine.read("a").await.unwrap(), "content");
+    service.control.remove_fault(cut);
+    machine.sync().await;
+    assert_eq!(service.control.content("a").as_deref(), Some(&b"content"[..]));
 }
