@@ -266,6 +266,43 @@ async fn what_appears_in_a_deleted_folder_meanwhile_is_not_deleted_with_it() {
     }
 }
 
+// S43.
+#[tokio::test(start_paused = true)]
+async fn what_went_with_a_deleted_folder_unknown_to_us_is_told_once_and_nothing_else_is() {
+    for flavour in FLAVOURS {
+        let service = Service::new(flavour);
+        for path in ["d/known", "d/e/known", "other/known"] {
+            service.write_elsewhere(path, "known");
+        }
+        let machine = service.machine().await;
+        machine.look().await;
+        for path in ["d/known", "d/e/known", "other/known"] {
+            machine.unlink(path).await.unwrap();
+        }
+        for path in ["d/e", "d", "other"] {
+            machine.rmdir(path).await.unwrap();
+        }
+        // Both arrive between the look and the request, which take three seconds.
+        service.control.set_latency(Duration::from_secs(3));
+        let looks = machine.engine.looks();
+        while machine.engine.looks() == looks {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        service.write_elsewhere("d/e/new", "by another client");
+        service.write_elsewhere("d/e/new too", "by another client");
+        machine.sync().await;
+        service.control.set_latency(Duration::ZERO);
+        assert!(service.control.id_of("d").is_none(), "{flavour:?}: {:?}", service.tree());
+        for _ in 0..3 {
+            machine.look().await;
+        }
+        let notices = machine.engine.store().notices(100).unwrap();
+        let told: Vec<_> = notices.iter().map(|notice| notice.path.as_str()).collect();
+        assert_eq!(told, ["d/e"], "{flavour:?}: {notices:?}");
+        assert!(notices[0].text.contains("recycle bin"), "{notices:?}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_edit_on_both_sides_keeps_both_contents() {
     for flavour in FLAVOURS {

@@ -3,6 +3,8 @@
 //! Runs inside a transaction of the store. Effects on the content cache are returned, to be carried out
 //! after the commit.
 
+use std::collections::BTreeSet;
+
 use super::Mutant;
 use super::circle;
 use super::conflict::local_placed;
@@ -51,6 +53,13 @@ pub(super) struct Effects {
     pub forgotten: Vec<ItemId>,
     /// Items that must be read by their id before they are believed.
     pub doubted: Vec<ItemId>,
+    /// Folders deleted here of which it was told that something unknown went with them.
+    pub went_along: BTreeSet<String>,
+}
+
+/// What was deleted here before that is not told late any more.
+pub(super) fn late(now: Timestamp) -> Timestamp {
+    Timestamp(now.0.saturating_sub(OWN_ECHO_NANOS))
 }
 
 /// The key of the cached content that a view describes.
@@ -109,11 +118,12 @@ impl Applier<'_> {
         if item.deleted {
             let Some(node) = tx.by_item(&item.id)? else {
                 // What was made here and deleted elsewhere before our answer came: no later report says so again.
-                if seen.source == Source::Report
-                    && tx.tombstone(&item.id)?.is_none()
-                    && is_being_made(tx, item)?
-                {
-                    self.effects.doubted.push(item.id.clone());
+                if seen.source == Source::Report && tx.tombstone(&item.id)?.is_none() {
+                    if is_being_made(tx, item)? {
+                        self.effects.doubted.push(item.id.clone());
+                    } else {
+                        self.went_along(tx, item, seen)?;
+                    }
                 }
                 return Ok(());
             };
@@ -141,6 +151,24 @@ impl Applier<'_> {
             Some(node) => self.refresh(tx, &node, item, seen),
             None => self.introduce(tx, item, seen),
         }
+    }
+
+    /// Something unknown is gone with a folder that was deleted here: another client had put it there after the last
+    /// look. The service restores what was deleted, and that was the folder: to take one thing out of it is for people.
+    fn went_along(&mut self, tx: &mut Tx<'_>, item: &RemoteItem, seen: Seen) -> Result<(), StoreError> {
+        let Some(parent) = &item.parent else { return Ok(()) };
+        let Some(folder) = tx.deleted_folder(parent, seen.sent_seq)? else { return Ok(()) };
+        let what = match &item.name {
+            Some(name) => format!("'{}'", names::to_local(name).display()),
+            None => "something".into(),
+        };
+        if self.effects.went_along.insert(folder.clone()) {
+            let text = format!(
+                "{what} that another client had just put into it went with it: the drive's recycle bin on the web has it"
+            );
+            tx.notice(seen.now, &folder, &text)?;
+        }
+        Ok(())
     }
 
     /// Whether something that this report left in doubt was below `folder`, as far as known before.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::apply::{Applier, Effects, Seen, Source, is_being_made, is_overtaken};
+use super::apply::{Applier, Effects, Seen, Source, is_being_made, is_overtaken, late};
 use super::confirm::REREAD;
 use super::error::{Verdict, classify};
 use super::fetch::OFFLINE_PATIENCE;
@@ -534,7 +534,7 @@ impl Inner {
                     }
                 }
             }
-            tx.expire_tombstones(sent_seq)?;
+            tx.expire_tombstones(sent_seq, late(now), now)?;
             tx.set_meta(PAGE, None)?;
             tx.set_meta(PAGE_SEQ, None)?;
             tx.set_meta(LINK, Some(link))?;

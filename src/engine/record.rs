@@ -366,7 +366,7 @@ fn record_deleted(
 ) -> Result<(), StoreError> {
     let seq = tx.next_sequence();
     if let Some(item) = send.item() {
-        tx.put_tombstone(item, seq)?;
+        tx.put_tombstone(item, seq, now, None)?;
     }
     if let Some(item) = send.item()
         && let Some(heir) = tx.by_item(item)?.filter(|heir| heir.id != id)
@@ -391,7 +391,8 @@ fn record_deleted(
     for at in gone.into_iter().rev() {
         let Some(node) = tx.find(at)? else { continue };
         if let Some(view) = &node.remote {
-            tx.put_tombstone(&view.item, seq)?;
+            let folder = if node.kind.is_directory() { Some(tx.path(at)?) } else { None };
+            tx.put_tombstone(&view.item, seq, now, folder.as_deref())?;
             applier.effects.forgotten.push(view.item.clone());
         }
         if !is_deleted(&node) {

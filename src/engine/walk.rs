@@ -14,7 +14,7 @@ use std::time::Duration;
 use lru::LruCache;
 use tokio::time::Instant;
 
-use super::apply::{Effects, Seen, Source};
+use super::apply::{Effects, Seen, Source, late};
 use super::error::{Verdict, classify};
 use super::observe::{LAST, MARK, PAGE, PAGE_SEQ, SWEEP, add_doubts, enumerate, mark};
 use super::{Engine, EngineError, Inner};
@@ -223,7 +223,7 @@ impl Engine {
         let inner = self.0.clone();
         let end = move || {
             inner.store.write(Durability::Process, |tx| {
-                tx.expire_tombstones(sent_seq)?;
+                tx.expire_tombstones(sent_seq, late(now), now)?;
                 tx.set_meta(PAGE_SEQ, None)?;
                 tx.set_meta(LAST, Some(&now.0.to_string()))?;
                 tx.set_meta(NEXT, Some(&now.0.saturating_add(rest).to_string()))?;

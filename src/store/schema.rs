@@ -8,7 +8,7 @@ use super::StoreError;
 const APPLICATION_ID: i32 = 0x4f44_4653;
 
 /// Each step brings the database from version `index` to `index + 1`; steps are never edited once released.
-const MIGRATIONS: &[&str] = &[V1, V2, V3, V4, V5, V6];
+const MIGRATIONS: &[&str] = &[V1, V2, V3, V4, V5, V6, V7];
 
 /// The newest format that this program knows.
 pub(super) const KNOWN: i64 = MIGRATIONS.len() as i64;
@@ -104,6 +104,12 @@ CREATE INDEX former_name ON former(parent, name);
 const V6: &str = "
 -- Folders that a walk over the drive has yet to list, in order; where the service offers no delta.
 CREATE TABLE walk(id INTEGER PRIMARY KEY AUTOINCREMENT, item TEXT NOT NULL UNIQUE, next TEXT);
+";
+
+const V7: &str = "
+-- When an item was deleted here, and the path of a folder: something unknown may have gone with it.
+ALTER TABLE tombstones ADD COLUMN at INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE tombstones ADD COLUMN folder TEXT;
 ";
 
 /// Brings a fresh or older database to the present version; refuses a newer or foreign one.

@@ -837,11 +837,19 @@ impl<'a> Tx<'a> {
         Ok(items)
     }
 
-    /// Remembers an own delete.
-    pub fn put_tombstone(&mut self, item: &ItemId, seq: u64) -> Result<(), StoreError> {
+    /// Remembers that an item was deleted here, at `at`; `folder`: the path of one that may have held something unknown.
+    pub fn put_tombstone(
+        &mut self,
+        item: &ItemId,
+        seq: u64,
+        at: Timestamp,
+        folder: Option<&str>,
+    ) -> Result<(), StoreError> {
         self.db
-            .prepare_cached("INSERT OR REPLACE INTO tombstones(item, own_seq) VALUES(?1, ?2)")?
-            .execute(params![item.as_str(), seq as i64])?;
+            .prepare_cached(
+                "INSERT OR REPLACE INTO tombstones(item, own_seq, at, folder) VALUES(?1, ?2, ?3, ?4)",
+            )?
+            .execute(params![item.as_str(), seq as i64, at.0, folder])?;
         Ok(())
     }
 
@@ -855,9 +863,27 @@ impl<'a> Tx<'a> {
             .map(|seq| seq as u64))
     }
 
-    /// Forgets own deletes that a look which began at `seq` has seen.
-    pub fn expire_tombstones(&mut self, seq: u64) -> Result<(), StoreError> {
-        self.db.execute("DELETE FROM tombstones WHERE own_seq <= ?1", [seq as i64])?;
+    /// The path of a folder that was deleted here before `seq`, if remembered.
+    pub fn deleted_folder(&self, item: &ItemId, seq: u64) -> Result<Option<String>, StoreError> {
+        let found = self
+            .db
+            .prepare_cached("SELECT folder FROM tombstones WHERE item = ?1 AND own_seq <= ?2")?
+            .query_row(params![item.as_str(), seq as i64], |row| row.get(0))
+            .optional()?;
+        Ok(found.flatten())
+    }
+
+    /// Forgets own deletes that a look which began at `seq` has seen, and that happened at `oldest` or before (a change
+    /// may be told minutes late), or after `now` by a clock that was set back.
+    pub fn expire_tombstones(
+        &mut self,
+        seq: u64,
+        oldest: Timestamp,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        self.db
+            .prepare_cached("DELETE FROM tombstones WHERE own_seq <= ?1 AND (at <= ?2 OR at > ?3)")?
+            .execute(params![seq as i64, oldest.0, now.0])?;
         Ok(())
     }
 
