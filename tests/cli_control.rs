@@ -40,6 +40,7 @@ impl ControlHandler for Fake {
             push: false,
             cache: CacheUse { used: 1 << 20, limit: 1 << 30 },
             items: 3,
+            reading: None,
             requests: RequestCounts::default(),
             notices: vec![],
             pid: std::process::id(),

@@ -456,3 +456,53 @@ async fn refresh_returns_when_what_others_changed_is_visible() {
     service.control.remove_fault(cut);
     machine.engine.look_now().await.unwrap();
 }
+
+// S173.
+#[tokio::test(start_paused = true)]
+async fn status_tells_how_far_the_first_reading_of_the_drive_is_also_after_a_restart() {
+    // As many entries as the service has on a page.
+    const PAGE: u64 = 200;
+    let service = Service::new(Flavour::Business);
+    for n in 0..4 * PAGE {
+        service.write_elsewhere(&format!("{}/{n}", n / 500), "0123456789");
+    }
+    let stall = |skip| {
+        let (op, action) = (Some("delta".into()), FaultAction::Stall { after: false });
+        service.control.inject(Fault { method: None, path: None, op, skip, count: None, action });
+    };
+    stall(1);
+    let machine = service.machine().await;
+    let read = async |machine: &Machine, items: u64| {
+        for _ in 0..600 {
+            let status = machine.engine.status().await.unwrap();
+            let reading = status.reading.expect("it is under way");
+            if reading.items >= items {
+                assert!(reading.items.abs_diff(status.items) <= 2, "{reading:?}, {} are known", status.items);
+                return reading;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        panic!("{:?}", machine.engine.status().await.unwrap().reading);
+    };
+    read(&machine, PAGE).await;
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    let reading = read(&machine, PAGE).await;
+    let rate = reading.items_per_second.expect("ten seconds are enough to tell");
+    assert!(rate > 5.0 && rate < 100.0, "{rate}");
+    let estimate = reading.estimate.expect("the drive says what it uses");
+    assert!((0.23..0.27).contains(&estimate.part), "{estimate:?}");
+    assert!((720..880).contains(&estimate.items), "{estimate:?}");
+    assert!(estimate.left.is_some_and(|left| left > Duration::from_secs(20)), "{estimate:?}");
+    machine.crash();
+    service.control.clear_faults();
+    service.control.release_stalls();
+    stall(1);
+    let machine = service.machine().await;
+    let reading = read(&machine, 2 * PAGE).await;
+    let part = reading.estimate.expect("as before").part;
+    assert!((part - reading.items as f64 / (4 * PAGE) as f64).abs() < 0.03, "{reading:?}");
+    service.control.clear_faults();
+    service.control.release_stalls();
+    machine.look().await;
+    assert_eq!(machine.engine.status().await.unwrap().reading, None);
+}

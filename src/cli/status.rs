@@ -9,7 +9,7 @@ use super::output::{CliError, changes, files, print, print_json, unsent_lines};
 use super::umount::not_mounted;
 use crate::config::Environment;
 use crate::daemon::control::{
-    Answer, Client, ControlError, Found, MountState, Presence, Request, Status, find_all,
+    Answer, Client, ControlError, Estimate, Found, MountState, Presence, Reading, Request, Status, find_all,
 };
 use crate::daemon::{exit, mounts};
 use crate::model::units::approximate_size;
@@ -121,6 +121,9 @@ fn text(status: &Status) -> String {
         }
     }
     line("items", status.items.to_string());
+    if let Some(reading) = &status.reading {
+        line("reading", reading_text(reading));
+    }
     let (used, limit) = (approximate_size(status.cache.used), approximate_size(status.cache.limit));
     line("cache", format!("{used} of {limit}"));
     if let Some(when) = &status.last_delta {
@@ -143,6 +146,24 @@ fn text(status: &Status) -> String {
     if status.notices.len() > NOTICES {
         let left = status.notices.len() - NOTICES;
         text += &format!("             and {left} older: 'onedrivefs status --json' tells all\n");
+    }
+    text
+}
+
+fn reading_text(reading: &Reading) -> String {
+    let mut text = format!("{} items so far", reading.items);
+    if let Some(rate) = reading.items_per_second {
+        text += &format!(", {rate:.0} a second");
+    }
+    if let Some(Estimate { percent, items, seconds_left }) = reading.estimate {
+        text += &format!("; by size about {percent:.0} % of some {items}");
+        match seconds_left {
+            Some(seconds @ 0..60) => text += &format!(", {seconds} s left"),
+            Some(seconds @ 60..7200) => text += &format!(", {} min left", seconds / 60),
+            Some(seconds) => text += &format!(", {} h left", seconds / 3600),
+            None => {}
+        }
+        text += " (an estimate)";
     }
     text
 }
@@ -198,6 +219,7 @@ mod tests {
             push: true,
             cache: CacheUse { used: 0, limit: 20 << 30 },
             items: 12,
+            reading: None,
             requests: RequestCounts::default(),
             notices: vec!["c.txt: both sides changed it".into()],
             pid: 7,
@@ -217,6 +239,16 @@ mod tests {
                         local      1 file only on this machine (scratch names), not protected\n  \
                         notice     c.txt: both sides changed it\n";
         assert_eq!(shown, expected);
+        let estimate = Estimate { percent: 24.9, items: 48_000, seconds_left: Some(171) };
+        let mut reading =
+            Reading { items: 12_000, bytes: 1, items_per_second: Some(210.4), estimate: Some(estimate) };
+        status.reading = Some(reading);
+        let expected = "  reading    12000 items so far, 210 a second; by size about 25 % of some 48000, 2 min left \
+                        (an estimate)\n";
+        assert!(text(&status).contains(expected), "{}", text(&status));
+        (reading.items_per_second, reading.estimate) = (None, None);
+        status.reading = Some(reading);
+        assert!(text(&status).contains("  reading    12000 items so far\n"), "{}", text(&status));
         status.notices = (0..23).map(|number| format!("{number}.txt: it may be incomplete")).collect();
         let shown = text(&status);
         assert!(shown.contains("notice     19.txt") && !shown.contains("20.txt"), "{shown}");

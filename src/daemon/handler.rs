@@ -8,13 +8,13 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
 use super::control::{
-    CacheUse, ConflictLine, ControlError, ControlHandler, DriveStatus, Keep, MountState, Outcome,
-    ProgressSink, RequestCounts, Status, Upload, WirePath,
+    CacheUse, ConflictLine, ControlError, ControlHandler, DriveStatus, Estimate, Keep, MountState, Outcome,
+    ProgressSink, Reading, RequestCounts, Status, Upload, WirePath,
 };
 use super::report::{parked, waits};
 use super::{exit, settling};
 use crate::config::MountSettings;
-use crate::engine::{Engine, EngineError, EngineStatus, State};
+use crate::engine::{self, Engine, EngineError, EngineStatus, State};
 use crate::fuse::{MountedSession, NotifyHandle, Unmount};
 use crate::model::NodeId;
 use crate::model::names;
@@ -162,6 +162,7 @@ impl Handler {
             push: status.pushed,
             cache: CacheUse { used: usage.bytes, limit: self.settings.cache_size },
             items: status.items,
+            reading: status.reading.map(reading),
             requests: RequestCounts {
                 total: counters.requests,
                 throttled: counters.throttled,
@@ -286,6 +287,16 @@ fn state(state: State) -> MountState {
     }
 }
 
+fn reading(reading: engine::Reading) -> Reading {
+    let estimate = reading.estimate.map(|estimate| Estimate {
+        percent: estimate.part * 100.0,
+        items: estimate.items,
+        seconds_left: estimate.left.map(|left| left.as_secs()),
+    });
+    let (items, bytes) = (reading.items, reading.bytes);
+    Reading { items, bytes, items_per_second: reading.items_per_second, estimate }
+}
+
 fn empty_status(error: &EngineError) -> EngineStatus {
     EngineStatus {
         state: State::Starting,
@@ -297,6 +308,7 @@ fn empty_status(error: &EngineError) -> EngineStatus {
         last_delta: None,
         pushed: false,
         items: 0,
+        reading: None,
         quota: None,
         trouble: Some(error.to_string()),
     }

@@ -305,6 +305,7 @@ impl Inner {
             last_delta: self.last_delta(),
             pushed: self.is_pushed(),
             items: self.store.count()?,
+            reading: self.reading()?,
             quota: *lock(&self.quota),
             trouble,
         })

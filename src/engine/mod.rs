@@ -36,6 +36,7 @@ mod open;
 pub mod planner;
 mod power;
 mod precondition;
+mod progress;
 mod record;
 mod recover;
 mod rekey;
@@ -78,6 +79,7 @@ pub use fetch::{GraphFetch, SharedFetch};
 pub use mutant::Mutant;
 pub use observe::DEFAULT_POLL;
 pub use open::{Access, OpenNodes};
+pub use progress::{Estimate, Reading};
 pub use status::{EngineStatus, State, UploadProgress, Waiting};
 
 /// Told of every visible change that did not come from the caller itself.
@@ -183,6 +185,7 @@ struct Inner {
     told: Notify,
     freshness: follow::Freshness,
     walks: walk::Walks,
+    pace: progress::Pace,
     /// Notified when the set of unsent changes may have shrunk.
     progress: Notify,
     hurry: AtomicU32,
@@ -262,6 +265,7 @@ impl Engine {
             told: Notify::new(),
             freshness: follow::Freshness::default(),
             walks: walk::Walks::default(),
+            pace: progress::Pace::default(),
             progress: Notify::new(),
             hurry: AtomicU32::new(0),
             looked: AtomicU64::new(0),

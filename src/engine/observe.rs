@@ -8,9 +8,10 @@ use super::confirm::REREAD;
 use super::error::{Verdict, classify};
 use super::fetch::OFFLINE_PATIENCE;
 use super::missing::{For, is_rematch};
+use super::progress::{Read, Reading};
 use super::rekey::Reunion;
 use super::walk::NEXT;
-use super::{Engine, EngineError, Inner, Mutant};
+use super::{Engine, EngineError, Inner, Mutant, lock};
 use crate::graph::{DeltaFrom, DeltaLink, GraphError, PageLink, Priority};
 use crate::model::{ItemId, NodeId, RemoteItem, Timestamp};
 use crate::store::{Durability, Node, NodeKind, StoreError, Tx};
@@ -84,6 +85,9 @@ impl Engine {
             self.restart_enumeration(None)?;
             self.rematch_begins(mark(self.meta(MARK)?))?;
         }
+        if !self.0.was_enumerated()? {
+            self.0.pace.begin(self.0.clock.mono(), Read::of(|key| self.0.store.meta(key))?);
+        }
         if self.is_without_delta()? {
             return self.walk_round().await;
         }
@@ -135,6 +139,7 @@ impl Engine {
     fn begin_enumeration(&self) -> Result<(), StoreError> {
         self.0.store.write(Durability::Process, |tx| {
             let mark = tx.meta(MARK)?.and_then(|text| text.parse::<u64>().ok()).unwrap_or(0) + 1;
+            Read::forget(tx)?;
             tx.set_meta(MARK, Some(&mark.to_string()))
         })
     }
@@ -579,6 +584,16 @@ impl Inner {
         text.parse().ok().map(Timestamp)
     }
 
+    /// How far the first reading of the drive is; none once it has ended.
+    pub(super) fn reading(&self) -> Result<Option<Reading>, StoreError> {
+        if self.was_enumerated()? {
+            return Ok(None);
+        }
+        let read = Read::of(|key| self.store.meta(key))?;
+        let used = lock(&self.quota).map(|quota| quota.used);
+        Ok(Some(self.pace.tell(self.clock.mono(), read, used)))
+    }
+
     /// Whether the whole drive was read once, as an earlier run recorded it.
     pub(super) fn was_enumerated(&self) -> Result<bool, StoreError> {
         Ok(self.store.meta(ENUMERATED)?.is_some())
@@ -595,7 +610,9 @@ pub(super) fn enumerate<'i>(
     let generation = mark(tx.meta(MARK)?);
     let mut reunion = Reunion::default();
     let reunites = reunites(tx)?;
+    let mut read = Read::default();
     for item in items {
+        read.add(item);
         applier.apply(tx, item, seen)?;
         if reunites {
             let id = tx.node_of_item(&item.id)?;
@@ -604,7 +621,7 @@ pub(super) fn enumerate<'i>(
         let id = tx.node_of_item(&item.id)?;
         tx.set_mark(id, generation)?;
     }
-    Ok(())
+    if tx.meta(ENUMERATED)?.is_none() { read.note(tx) } else { Ok(()) }
 }
 
 /// Whether an enumeration may meet what is known under other ids: nothing is at the first one.

@@ -69,6 +69,8 @@ pub struct EngineStatus {
     pub pushed: bool,
     /// Items known.
     pub items: u64,
+    /// How far the first reading of the drive is; none once it has ended.
+    pub reading: Option<super::Reading>,
     /// Space, as last told.
     pub quota: Option<Quota>,
     /// Why it is offline or signed out.

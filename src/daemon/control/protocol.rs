@@ -260,6 +260,9 @@ pub struct Status {
     pub cache: CacheUse,
     /// Files and folders known.
     pub items: u64,
+    /// How far the first reading of the drive is; none once all of it is known.
+    #[serde(default)]
+    pub reading: Option<Reading>,
     /// Requests made since the start.
     pub requests: RequestCounts,
     /// Lines a person should read, such as what became of a conflict.
@@ -268,6 +271,30 @@ pub struct Status {
     pub pid: u32,
     /// The daemon's version.
     pub version: String,
+}
+
+/// The first reading of the list of files. What is not read yet is listed when somebody asks for it.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Reading {
+    /// Items read so far.
+    pub items: u64,
+    /// Bytes of the files among them.
+    pub bytes: u64,
+    /// Since the daemon began; none at first.
+    pub items_per_second: Option<f64>,
+    /// How much there may be in all; none where the service does not say what the drive uses.
+    pub estimate: Option<Estimate>,
+}
+
+/// A guess: the files read so far, as a part of the bytes that the drive uses.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Estimate {
+    /// How much of the drive was read.
+    pub percent: f64,
+    /// Items of the drive.
+    pub items: u64,
+    /// Time to the end.
+    pub seconds_left: Option<u64>,
 }
 
 /// The drive of a mount.

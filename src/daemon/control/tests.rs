@@ -53,6 +53,7 @@ fn status() -> Status {
         push: false,
         cache: CacheUse::default(),
         items: 7,
+        reading: None,
         requests: RequestCounts::default(),
         notices: vec![],
         pid: 1,
