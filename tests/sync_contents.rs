@@ -265,3 +265,49 @@ async fn a_save_during_the_upload_of_one_with_the_same_weak_hash_is_sent() {
         assert_eq!(service.tree(), [file("a.txt", &two)], "{flavour:?}");
     }
 }
+
+// S42.
+#[tokio::test(start_paused = true)]
+async fn a_rewrite_during_our_next_edit_is_nobodys_edit() {
+    for part in [false, true] {
+        let service = Service::new(Flavour::DocumentLibrary);
+        service.control.switch(|switches| switches.rewrite = Rewrite::LibraryLater);
+        let machine = quiet(&service).await;
+        machine.write("letter.docx", "not really a document").await;
+        machine.sync().await;
+        let id = service.control.id_of("letter.docx");
+        let cut = service.control.cut();
+        let flags = OpenFlags { write: true, truncate: !part, ..OpenFlags::default() };
+        let open = machine.open("letter.docx", flags).await.unwrap();
+        let bytes = if part { "NOT" } else { "something else" };
+        machine.files.write(open.0, open.1, 0, bytes.into()).await.unwrap();
+        machine.close(open).await.unwrap();
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        let rewritten = service.control.content("letter.docx").unwrap();
+        assert!(rewritten.starts_with(b"not really a document<!--"), "{part}");
+        service.control.switch(|switches| switches.rewrite = Rewrite::Off);
+        service.control.remove_fault(cut);
+        machine.sync().await;
+        let expected = if part { "NOT really a document" } else { "something else" };
+        assert_eq!(service.tree(), [file("letter.docx", expected)], "{part}: no copy, and no mix");
+        assert_eq!(service.control.id_of("letter.docx"), id);
+        assert_eq!(machine.list("").await, ["letter.docx"]);
+    }
+}
+
+// S34, S42.
+#[tokio::test(start_paused = true)]
+async fn an_edit_elsewhere_of_a_type_that_is_rewritten_is_an_edit() {
+    let service = Service::new(Flavour::DocumentLibrary);
+    service.control.switch(|switches| switches.rewrite = Rewrite::Off);
+    let machine = quiet(&service).await;
+    machine.write("letter.docx", "not really a document").await;
+    machine.sync().await;
+    let cut = service.control.cut();
+    machine.write("letter.docx", "mine").await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    service.write_elsewhere("letter.docx", "theirs");
+    service.control.remove_fault(cut);
+    machine.sync().await;
+    assert_eq!(contents(&service), ["mine", "theirs"]);
+}
