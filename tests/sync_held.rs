@@ -4,7 +4,7 @@ mod sync_support;
 
 use std::time::Duration;
 
-use onedrivefs::emulator::{Edit, Fault, FaultAction, Flavour};
+use onedrivefs::emulator::{Edit, Fault, FaultAction, Flavour, Rewrite};
 use onedrivefs::model::Ino;
 use onedrivefs::vfs::{Filesystem, Handle, OpenFlags};
 use sync_support::{Machine, Service};
@@ -280,4 +280,49 @@ async fn a_copy_that_could_not_be_sent_is_sent_later_and_its_session_goes_on() {
     let sessions = service.control.requests();
     let sessions = sessions.iter().filter(|record| record.path.contains("createUploadSession")).count();
     assert_eq!(sessions, 1, "it went on where it was");
+}
+
+// S160, S42.
+#[tokio::test(start_paused = true)]
+async fn what_the_service_rewrites_of_an_open_file_is_neither_sent_again_nor_a_conflict() {
+    for rewrite in [Rewrite::LibraryLater, Rewrite::AtOnce] {
+        let service = Service::new(Flavour::DocumentLibrary);
+        service.control.switch(|switches| switches.rewrite = rewrite);
+        let machine = service.machine().await;
+        machine.look().await;
+        let open = machine.open("letter.docx", WRITE).await.unwrap();
+        write_at(&machine, open, 0, "not really a document").await;
+        fsync(&machine, open).await;
+        tokio::time::sleep(10 * PAUSE).await;
+        assert_eq!(uploads(&service), 1, "{rewrite:?}");
+        write_at(&machine, open, 0, "NOT").await;
+        machine.close(open).await.unwrap();
+        machine.sync().await;
+        tokio::time::sleep(PAUSE).await;
+        assert_eq!(uploads(&service), 2, "{rewrite:?}");
+        assert_eq!(machine.list("").await, ["letter.docx"], "{rewrite:?}");
+        let stored = content(&service, "letter.docx").unwrap();
+        assert_eq!(machine.read("letter.docx").await.unwrap(), stored, "{rewrite:?}");
+        assert!(stored.contains("NOT really"), "{rewrite:?}: {stored}");
+    }
+}
+
+// S160.
+#[tokio::test(start_paused = true)]
+async fn a_file_that_was_closed_and_opened_again_counts_its_changes_anew() {
+    let service = Service::new(Flavour::Business);
+    let machine = quiet(&service).await;
+    let open = machine.open("db", WRITE).await.unwrap();
+    write_at(&machine, open, 0, "first").await;
+    fsync(&machine, open).await;
+    tokio::time::sleep(SETTLED).await;
+    machine.close(open).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let open = machine.open("db", WRITE).await.unwrap();
+    write_at(&machine, open, 0, "FIRST").await;
+    tokio::time::sleep(PAUSE + SETTLED).await;
+    assert_eq!(content(&service, "db").as_deref(), Some("FIRST"));
+    machine.close(open).await.unwrap();
+    machine.sync().await;
+    assert_eq!(uploads(&service), 2);
 }

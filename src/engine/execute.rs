@@ -101,12 +101,13 @@ impl Engine {
     }
 
     async fn succeeded(&self, id: NodeId, send: Send, item: Option<RemoteItem>) -> Result<(), EngineError> {
-        if let Some(item) = item.as_ref().filter(|item| has_sent_content(&send, item))
-            && let Some(content) = send.content()
-            && !self.0.held.sent(id, &send, item, Timestamp::from(self.0.clock.wall()))
-        {
-            self.note_sent(id, content, item);
-            self.keep_content(item, content).await;
+        if let (Some(item), Some(content)) = (&item, send.content()) {
+            let as_is = has_sent_content(&send, item);
+            let now = Timestamp::from(self.0.clock.wall());
+            if !self.0.held.sent(id, &send, (item, as_is), now) && as_is {
+                self.note_sent(id, content, item);
+                self.keep_content(item, content).await;
+            }
         }
         let (inner, deleted) = (self.0.clone(), matches!(send, Send::Delete { .. }));
         let effects = self.0.blocking.start(move || inner.succeed(id, &send, item.as_ref())).await?;

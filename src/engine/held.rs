@@ -106,9 +106,15 @@ impl HeldFiles {
         });
     }
 
-    /// What the planner has to know of a file that is open for writing.
-    pub fn plan(&self, (id, content): (NodeId, u64), size: u64, settle: i64, now: Timestamp) -> Held {
-        self.with((id, content), now, |entry| Held {
+    /// What the planner has to know of a file that is open for writing; `changed`: since when, if that is not known yet.
+    pub fn plan(
+        &self,
+        of: (NodeId, u64),
+        changed: Timestamp,
+        size: u64,
+        (settle, now): (i64, Timestamp),
+    ) -> Held {
+        self.with(of, changed, |entry| Held {
             due: due(&entry.times, size, settle, now),
             copy: entry.copy.as_ref().map(|copy| (copy.content, copy.seal.clone())),
         })
@@ -119,7 +125,8 @@ impl HeldFiles {
     pub fn retain(&self, content: impl Fn(NodeId) -> Option<u64>, is_written: impl Fn(NodeId) -> bool) {
         lock(&self.0).retain(|&id, entry| {
             if !is_written(id) {
-                entry.copy = None;
+                // What is opened again counts its changes from the beginning.
+                (entry.copy, entry.generation) = (None, None);
             }
             content(id) == Some(entry.content)
         });
@@ -144,14 +151,14 @@ impl HeldFiles {
         });
     }
 
-    /// The service has the copy that this carried; false where it is none.
-    pub fn sent(&self, id: NodeId, send: &Send, item: &RemoteItem, now: Timestamp) -> bool {
+    /// The service has the copy that this carried, `as_is` or as it rewrote it; false where it carried none.
+    pub fn sent(&self, id: NodeId, send: &Send, (item, as_is): (&RemoteItem, bool), now: Timestamp) -> bool {
         let mut entries = lock(&self.0);
         let Some(entry) = entries.get_mut(&id) else { return false };
         let Some(copy) = entry.copy.take_if(|copy| Some(copy.content) == send.content()) else {
             return false;
         };
-        entry.sent = Some((copy.seal, item.clone()));
+        entry.sent = as_is.then(|| (copy.seal, item.clone()));
         (entry.times.ended, entry.times.synced) = (Some(now), None);
         true
     }

@@ -66,7 +66,7 @@ impl Inner {
     fn held(&self, node: &Node, content: u64, world: &World) -> Option<Held> {
         let local = node.local.as_ref().filter(|local| local.seal.is_none())?;
         let size = self.staging.open_len(StagingId(content)).unwrap_or(local.size);
-        Some(self.held.plan((node.id, content), size, world.settle, world.now))
+        Some(self.held.plan((node.id, content), local.changed_at, size, (world.settle, world.now)))
     }
 
     fn guard(&self, tx: &Tx<'_>) -> Result<Guard, StoreError> {
