@@ -83,14 +83,15 @@ pub(crate) fn check(flavour: Flavour, name: &str, in_root: bool) -> Result<(), N
     Ok(())
 }
 
-/// Ordinal-ignore-case folding: one character to one character, so `ß` is not `SS` (graph-api 4.5).
+/// Ordinal-ignore-case folding as Windows does it: one UTF-16 unit to one, so `ß` is not `SS` and nothing outside the
+/// basic plane folds, and `ı` and `ſ` do not become ASCII letters (graph-api 4.5).
 fn fold(c: char) -> char {
     if c.is_ascii() {
         return c.to_ascii_uppercase();
     }
     let mut upper = c.to_uppercase();
     match (upper.next(), upper.next()) {
-        (Some(one), None) => one,
+        (Some(one), None) if c.len_utf16() == 1 && !one.is_ascii() => one,
         _ => c,
     }
 }
@@ -170,6 +171,7 @@ mod tests {
         assert!(same("Übung", "übung"));
         assert!(!same("straße", "STRASSE"));
         assert!(!same("e\u{301}", "\u{e9}"));
+        assert!(!same("\u{131}", "I") && !same("\u{17F}", "S") && !same("\u{10428}", "\u{10400}"));
     }
 
     #[test]

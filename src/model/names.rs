@@ -15,6 +15,10 @@ pub use rules::{check_remote, fold, is_reserved_at_root, is_scratch};
 /// Longest name on the service, in UTF-16 units, and here, in bytes (graph-api 4.4).
 pub const NAME_MAX: usize = 255;
 
+/// Longest path below a drive's root on the service, in UTF-16 units with slashes; what lies above the root counts
+/// there too (graph-api 4.4).
+pub const PATH_MAX: usize = 400;
+
 /// Why a name cannot exist on the service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {

@@ -132,6 +132,17 @@ impl<'a> Tx<'a> {
         Ok(parts.join("/"))
     }
 
+    /// UTF-16 units of the visible path below the root, with a slash after each name.
+    pub fn path_units(&self, id: NodeId) -> Result<usize, StoreError> {
+        let (mut units, mut at) = (0, id);
+        for _ in 0..512 {
+            let Some(place) = self.visible(at)? else { break };
+            units += place.name.encode_utf16().count() + 1;
+            at = place.parent;
+        }
+        Ok(units)
+    }
+
     /// Ids of the visible children.
     pub fn children(&self, parent: NodeId) -> Result<Vec<NodeId>, StoreError> {
         Ok(self

@@ -57,6 +57,69 @@ async fn names_that_differ_only_in_case_are_one_name_there_and_never_two_here() 
     }
 }
 
+// S20, S174.
+#[tokio::test(start_paused = true)]
+async fn names_are_equal_as_the_service_folds_and_no_further() {
+    for flavour in FLAVOURS {
+        let service = Service::new(flavour);
+        let machine = service.machine().await;
+        machine.look().await;
+        let same = [
+            ("\u{C9}t\u{E9}.txt", "\u{E9}T\u{C9}.TXT"),
+            ("\u{3A3}", "\u{3C2}"),
+            ("\u{416}\u{443}\u{43A}", "\u{436}\u{423}\u{41A}"),
+        ];
+        let distinct = [
+            ("stra\u{DF}e", "STRASSE"),
+            ("\u{131}", "I"),
+            ("\u{17F}", "S"),
+            ("nf\u{E9}", "nfe\u{301}"),
+            ("\u{10428}", "\u{10400}"),
+        ];
+        for (one, other) in same {
+            machine.write(one, one).await;
+            assert_eq!(errno(create(&machine, other).await), libc::EEXIST, "{other}");
+        }
+        for (one, other) in distinct {
+            machine.write(one, one).await;
+            machine.write(other, other).await;
+        }
+        machine.sync().await;
+        assert_eq!(service.tree().len(), same.len() + 2 * distinct.len());
+        for (one, other) in distinct {
+            assert_eq!(service.control.content(one).unwrap(), one.as_bytes());
+            assert_eq!(service.control.content(other).unwrap(), other.as_bytes());
+        }
+    }
+}
+
+// S22, S175.
+#[tokio::test(start_paused = true)]
+async fn a_name_of_many_bytes_is_shown_whole_and_a_path_that_no_drive_takes_is_refused() {
+    let service = Service::new(Flavour::DocumentLibrary);
+    let long = "\u{65E5}".repeat(255);
+    service.write_elsewhere(&long, "765 bytes");
+    let machine = service.machine().await;
+    machine.look().await;
+    assert_eq!(machine.list("").await, std::slice::from_ref(&long));
+    assert_eq!(machine.read(&long).await.unwrap(), "765 bytes");
+    // 398 units are used by the folders and their slashes; the service counts 400.
+    let (one, two) = ("a".repeat(198), format!("{}/{}", "a".repeat(198), "b".repeat(198)));
+    machine.mkdir(&one).await.unwrap();
+    machine.mkdir(&two).await.unwrap();
+    machine.mkdir("short").await.unwrap();
+    machine.write("file", "f").await;
+    machine.write(&format!("{two}/ok"), "fits").await;
+    assert_eq!(errno(create(&machine, &format!("{two}/not")).await), libc::ENAMETOOLONG);
+    assert_eq!(errno(machine.mkdir(&format!("{two}/not")).await), libc::ENAMETOOLONG);
+    assert_eq!(errno(machine.rename("file", &format!("{two}/file")).await), libc::ENAMETOOLONG);
+    // What stays here may have any path.
+    machine.write(&format!("{two}/.file.swp"), "scratch").await;
+    machine.sync().await;
+    assert_eq!(service.control.content(&format!("{two}/ok")).unwrap(), "fits");
+    assert_eq!(service.control.content("file").unwrap(), "f");
+}
+
 // S22.
 #[tokio::test(start_paused = true)]
 async fn impossible_names_are_refused_at_once() {

@@ -293,45 +293,49 @@ mod tests {
     use crate::model::DriveType;
     use crate::model::names::{NAME_MAX, check_remote};
 
-    /// Local names and what rclone 1.60 calls them on a drive.
-    ///
-    /// Made with `rclone copy :local:DIR ":local,encoding='MASK':DIR2"`, where MASK is the default of
-    /// `--onedrive-encoding`.
-    const AS_RCLONE: &[(&[u8], &str)] = &[
-        (b"plain.txt", "plain.txt"),
-        (b"a\"b*c:d<e>f?g|h\\i", "a\u{FF02}b\u{FF0A}c\u{FF1A}d\u{FF1C}e\u{FF1E}f\u{FF1F}g\u{FF5C}h\u{FF3C}i"),
-        (b"a\x01b\x1fc\x7f", "a\u{2401}b\u{241F}c\u{2421}"),
-        (b" lead", "\u{2420}lead"),
-        (b"  two", "\u{2420} two"),
-        (b"trail ", "trail\u{2420}"),
-        (b"dot.", "dot\u{FF0E}"),
-        (b"dots...", "dots..\u{FF0E}"),
-        (b"a. ", "a.\u{2420}"),
-        (b"a .", "a \u{FF0E}"),
-        (b"...", "..\u{FF0E}"),
-        (b"~tilde", "\u{FF5E}tilde"),
-        (b"~", "\u{FF5E}"),
-        (b"mid~dle", "mid~dle"),
-        (b" ", "\u{2420}"),
-        (b"#1 100%", "#1 100%"),
-        ("a\u{FF1A}b".as_bytes(), "a\u{201B}\u{FF1A}b"),
-        ("\u{FF5E}x".as_bytes(), "\u{201B}\u{FF5E}x"),
-        ("x\u{FF0E}".as_bytes(), "x\u{201B}\u{FF0E}"),
-        ("\u{2420}x".as_bytes(), "\u{201B}\u{2420}x"),
-        ("a\u{2420}b".as_bytes(), "a\u{2420}b"),
-        ("a\u{FF0F}b".as_bytes(), "a\u{FF0F}b"),
-        (b"bad\xff\xc3.", "bad\u{201B}FF\u{201B}C3\u{FF0E}"),
-        ("r\u{E9}sum\u{E9}.doc".as_bytes(), "r\u{E9}sum\u{E9}.doc"),
-        ("\u{FFFD}".as_bytes(), "\u{FFFD}"),
-    ];
+    /// Local names and what rclone calls them on a drive.
+    const AS_RCLONE: &str = include_str!("as_rclone.txt");
+
+    /// Undoes the escapes of [`AS_RCLONE`].
+    fn unescaped(text: &str) -> Vec<u8> {
+        let mut out = Vec::new();
+        let mut rest = text;
+        while let Some(at) = rest.find('\\') {
+            out.extend_from_slice(&rest.as_bytes()[..at]);
+            let (kind, after) = rest[at + 1..].split_at(1);
+            rest = match kind {
+                "x" => {
+                    out.push(u8::from_str_radix(&after[..2], 16).unwrap());
+                    &after[2..]
+                }
+                "u" => {
+                    let (code, after) = after[1..].split_once('}').unwrap();
+                    push(&mut out, char::from_u32(u32::from_str_radix(code, 16).unwrap()).unwrap());
+                    after
+                }
+                _ => {
+                    out.push(b'\\');
+                    after
+                }
+            };
+        }
+        out.extend_from_slice(rest.as_bytes());
+        out
+    }
 
     // S17.
     #[test]
     fn a_drive_looks_the_same_as_through_rclone() {
-        for (local, remote) in AS_RCLONE {
-            assert_eq!(to_remote(OsStr::from_bytes(local)).as_deref(), Ok(*remote), "{remote}");
-            assert_eq!(to_local(remote).as_bytes(), *local, "{remote}");
-        }
+        let lines: Vec<&str> = AS_RCLONE.lines().filter(|line| !line.starts_with("# ")).collect();
+        let differs = |line: &&&str| {
+            let (local, remote) = line.split_once('\t').unwrap();
+            let (local, remote) = (unescaped(local), String::from_utf8(unescaped(remote)).unwrap());
+            to_remote(OsStr::from_bytes(&local)).as_deref() != Ok(&*remote)
+                || to_local(&remote).as_bytes() != local
+        };
+        let other: Vec<&&str> = lines.iter().filter(differs).collect();
+        assert!(other.is_empty(), "{other:#?}");
+        assert!(lines.len() > 100);
     }
 
     #[test]

@@ -58,6 +58,7 @@ impl Namespace<'_, '_, '_> {
         self.folder(parent)?;
         if !stays_here {
             name.may_be_sent(parent)?;
+            self.must_fit(parent, name)?;
         }
         self.must_be_free(parent, name, None)
     }

@@ -24,7 +24,7 @@ mod tests;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::model::{ContentVersion, DriveType, NodeId, Timestamp};
+use crate::model::{ContentVersion, DriveType, NodeId, Timestamp, names};
 use crate::store::{LocalView, Node, NodeKind, RemoteView, StoreError, Tx, canonical};
 
 use super::{RenameMode, VfsError};
@@ -197,6 +197,12 @@ impl<'t, 'a, 'c> Namespace<'t, 'a, 'c> {
             Some(_) => Err(VfsError::Exists),
             None => Ok(()),
         }
+    }
+
+    /// Refuses a path that the service takes in no drive.
+    fn must_fit(&self, parent: NodeId, name: &Name) -> Result<(), VfsError> {
+        let units = self.tx.path_units(parent)? + name.remote().encode_utf16().count();
+        if units > names::PATH_MAX { Err(VfsError::NameTooLong) } else { Ok(()) }
     }
 
     /// Changes the node's local view, making one if it has none.

@@ -87,6 +87,9 @@ impl Namespace<'_, '_, '_> {
 
     /// Makes the node visible at another place; a move back to where the service has it costs nothing.
     fn put(&mut self, node: &Node, parent: NodeId, name: &Name, local_only: bool) -> Result<(), VfsError> {
+        if !local_only {
+            self.must_fit(parent, name)?;
+        }
         let local = self.change(node, |local| {
             local.parent = parent;
             local.name = name.remote().to_owned();
