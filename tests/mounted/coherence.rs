@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io::{self, Read};
+use std::io::{self, BufRead, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ use rustix::fs::{self as rfs, Mode, OFlags};
 
 use crate::mounted_support::random::{Random, number};
 use crate::mounted_support::tree::{Kind, Times, Tree};
-use crate::mounted_support::{Mounted, Options, in_ci, until};
+use crate::mounted_support::{Mounted, Options, have, in_ci, process, until};
 
 /// Nothing that is kept wrongly would be right by then: the kernel may keep it for an hour.
 const SOON: Duration = Duration::from_secs(60);
@@ -415,4 +415,110 @@ fn nothing_that_the_kernel_keeps_is_stale_after_random_changes_under_walkers() {
     assert!(wrong.is_empty(), "SEED={seed}: {}\n{}", wrong.join("\n"), mounted.log_tail());
     println!("{} steps of walkers", walkers.taken.load(Ordering::Acquire));
     mounted.unmount();
+}
+
+/// A program that answers lines with lines.
+struct Talk {
+    child: std::process::Child,
+    answers: io::BufReader<std::process::ChildStdout>,
+}
+
+impl Talk {
+    fn start(directory: &Path, program: &str, arguments: &[&str]) -> Self {
+        let mut command = std::process::Command::new(program);
+        command.args(arguments).current_dir(directory);
+        command.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
+        let mut child = process::spawn(command);
+        let answers = io::BufReader::new(child.stdout.take().expect("it is piped"));
+        Self { child, answers }
+    }
+
+    /// Answers the next line.
+    fn ask(&mut self, line: &str) -> String {
+        let stdin = self.child.stdin.as_mut().expect("it is piped");
+        writeln!(stdin, "{line}").expect("it listens");
+        let mut answer = String::new();
+        self.answers.read_line(&mut answer).expect("it answers");
+        answer.trim_end().to_owned()
+    }
+
+    fn end(mut self) {
+        drop(self.child.stdin.take());
+        self.child.wait().expect("it is ours");
+    }
+}
+
+// S31, S176.
+#[test]
+fn a_shell_keeps_its_place_while_others_change_what_lies_around_it() {
+    let Some(mounted) = Mounted::usual() else { return };
+    mounted.service.write("top/mid/here/file", b"first");
+    mounted.await_online();
+    mounted.refresh();
+    let here = mounted.path("top/mid/here");
+    let mut shell = Talk::start(&here, "sh", &[]);
+    let path = |path: &str| path.to_owned();
+    for edit in [
+        Edit::Write { path: path("top/mid/here/file"), content: b"second".into() },
+        Edit::Write { path: path("top/mid/here/new"), content: b"new".into() },
+        Edit::Write { path: path("top/mid/beside"), content: b"beside".into() },
+        Edit::Move { path: path("top/mid/beside"), to: path("top/mid/other") },
+        Edit::Mkdir { path: path("top/new") },
+        Edit::Touch { path: path("top"), mtime: path("2024-03-01T10:20:30Z") },
+        Edit::Touch { path: path("top/mid"), mtime: path("2024-03-01T10:20:30Z") },
+        Edit::Delete { path: path("top/new") },
+    ] {
+        mounted.service.edit(&edit);
+        mounted.refresh();
+        assert_eq!(shell.ask("pwd -P"), here.display().to_string(), "{edit:?}");
+    }
+    assert_eq!(shell.ask("cat file; echo"), "second");
+    mounted.service.edit(&Edit::Move { path: path("top/mid"), to: path("top/moved") });
+    mounted.refresh();
+    assert_eq!(shell.ask("cat file; echo"), "second", "what moves stays what it is");
+    assert!(!here.exists() && mounted.path("top/moved/here/file").exists());
+    mounted.service.edit(&Edit::Delete { path: path("top") });
+    mounted.refresh();
+    assert_eq!(shell.ask("cat file 2>/dev/null; echo over"), "over");
+    assert_eq!(shell.ask("(: >made) 2>/dev/null && echo made || echo refused"), "refused");
+    assert_eq!(shell.ask("cd / && pwd"), "/");
+    mounted.service.write("top/mid/here/file", b"another");
+    mounted.refresh();
+    assert_eq!(fs::read(here.join("file")).expect("it is there"), b"another");
+    shell.end();
+}
+
+// S13, S176.
+#[test]
+fn what_is_open_or_mapped_stays_readable_when_it_changes_or_goes_elsewhere() {
+    if !have(&["python3"]) {
+        return;
+    }
+    let Some(mounted) = Mounted::usual() else { return };
+    let tell = "import mmap,sys
+file = open('mapped', 'rb')
+data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+for line in sys.stdin: print(len(data), set(data[:]), flush=True)";
+    mounted.service.write("mapped", &[b'a'; 100_000]);
+    mounted.service.write("dir/inside", b"x");
+    mounted.await_online();
+    mounted.refresh();
+    let mut program = Talk::start(&mounted.root(), "python3", &["-c", tell]);
+    assert_eq!(program.ask("?"), "100000 {97}");
+    mounted.service.write("mapped", b"short");
+    mounted.refresh();
+    assert_eq!(program.ask("?"), "100000 {97}", "the version that it mapped");
+    mounted.service.edit(&Edit::Delete { path: "mapped".into() });
+    mounted.refresh();
+    assert_eq!(program.ask("?"), "100000 {97}");
+    assert!(!mounted.path("mapped").exists());
+    program.end();
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+    let folder = rfs::open(mounted.path("dir"), flags, Mode::empty()).expect("it opens");
+    mounted.service.edit(&Edit::Delete { path: "dir".into() });
+    mounted.refresh();
+    assert!(!mounted.path("dir").exists());
+    let entries = rfs::Dir::read_from(&folder).into_iter().flatten().flatten();
+    let names: Vec<_> = entries.map(|entry| entry.file_name().to_owned()).collect();
+    assert!(names.iter().all(|name| name.to_bytes().starts_with(b".")), "{names:?}");
 }
