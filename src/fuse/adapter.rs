@@ -16,6 +16,7 @@ use fuser::{
 
 use super::answers::{self, Fit};
 use super::convert;
+use super::known::Known;
 use super::metrics::Op;
 use super::negotiate::{Features, configure};
 use super::notify::NotifyHandle;
@@ -42,6 +43,10 @@ impl<F: Filesystem> Adapter<F> {
         // A buffer of 32 KiB, which is what getdents of common programs leads to.
         let (plain_fit, plus_fit) = (Fit::starting_at(768), Fit::starting_at(192));
         Self { files, server, features, notify, plain_fit, plus_fit }
+    }
+
+    fn known(&self) -> Arc<Known> {
+        self.notify.known()
     }
 
     fn files(&self) -> Arc<F> {
@@ -71,7 +76,7 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
         let (files, caller, name) = (self.files(), caller(request), name.to_owned());
         let operation = async move { files.lookup(caller, Ino(parent.0), &name).await };
         let call = call(Op::Lookup, request, parent);
-        self.server.serve(call, Patience::Metadata, operation, answers::lookup(reply));
+        self.server.serve(call, Patience::Metadata, operation, answers::lookup(reply, self.known()));
     }
 
     /// Nodes are rows of the store; nothing is kept per lookup.
@@ -147,7 +152,7 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
             Ok(entry)
         };
         let call = call(Op::Mknod, request, parent);
-        self.server.serve(call, Patience::Metadata, operation, answers::entry(reply));
+        self.server.serve(call, Patience::Metadata, operation, answers::entry(reply, self.known()));
     }
 
     fn mkdir(
@@ -163,7 +168,7 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
         let mode = mode & !umask & 0o7777;
         let operation = async move { files.mkdir(caller, Ino(parent.0), &name, mode).await };
         let call = call(Op::Mkdir, request, parent);
-        self.server.serve(call, Patience::Metadata, operation, answers::entry(reply));
+        self.server.serve(call, Patience::Metadata, operation, answers::entry(reply, self.known()));
     }
 
     fn unlink(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
@@ -185,7 +190,7 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
         let target = target.to_owned();
         let operation = async move { files.symlink(caller, Ino(parent.0), &name, &target).await };
         let call = call(Op::Symlink, request, parent);
-        self.server.serve(call, Patience::Metadata, operation, answers::entry(reply));
+        self.server.serve(call, Patience::Metadata, operation, answers::entry(reply, self.known()));
     }
 
     fn rename(
@@ -249,7 +254,7 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
         let (mode, asked) = (mode & !umask & 0o7777, convert::open_flags(flags));
         let operation = async move { files.create(caller, Ino(parent.0), &name, mode, asked).await };
         let call = call(Op::Create, request, parent);
-        self.server.serve(call, Patience::Metadata, operation, answers::created(reply, asked));
+        self.server.serve(call, Patience::Metadata, operation, answers::created(reply, asked, self.known()));
     }
 
     fn read(
@@ -367,7 +372,7 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
         let (files, max) = (self.files(), self.plus_fit.entries());
         let operation = async move { files.readdir(Ino(ino.0), Handle(handle.0), after, max).await };
         let call = call_on(Op::Readdirplus, request, ino, handle);
-        let answer = answers::directory_plus(reply, Arc::clone(&self.plus_fit));
+        let answer = answers::directory_plus(reply, Arc::clone(&self.plus_fit), self.known());
         self.server.serve(call, Patience::Metadata, operation, answer);
     }
 

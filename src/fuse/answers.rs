@@ -11,6 +11,7 @@ use fuser::{
 };
 
 use super::convert;
+use super::known::Known;
 use crate::model::Ino;
 use crate::vfs::{Attr, DirEntry, Entry, FileType, Lookup, OpenFlags, Opened, OpenedDir, StatFs};
 
@@ -27,9 +28,10 @@ pub(super) fn empty(reply: ReplyEmpty) -> impl FnOnce(Result<(), i32>) + Send {
     }
 }
 
-pub(super) fn entry(reply: ReplyEntry) -> impl FnOnce(Result<Entry, i32>) + Send {
-    |result| match result {
+pub(super) fn entry(reply: ReplyEntry, known: Arc<Known>) -> impl FnOnce(Result<Entry, i32>) + Send {
+    move |result| match result {
         Ok(entry) => {
+            known.mark(entry.attr.ino);
             let attr = convert::attr(&entry.attr);
             reply.entry_with_ttls(&entry.attr_ttl, &entry.entry_ttl, &attr, GENERATION);
         }
@@ -38,9 +40,9 @@ pub(super) fn entry(reply: ReplyEntry) -> impl FnOnce(Result<Entry, i32>) + Send
 }
 
 /// An absent name that may be kept is an entry with node 0.
-pub(super) fn lookup(reply: ReplyEntry) -> impl FnOnce(Result<Lookup, i32>) + Send {
-    |result| match result {
-        Ok(Lookup::Found(found)) => entry(reply)(Ok(found)),
+pub(super) fn lookup(reply: ReplyEntry, known: Arc<Known>) -> impl FnOnce(Result<Lookup, i32>) + Send {
+    move |result| match result {
+        Ok(Lookup::Found(found)) => entry(reply, known)(Ok(found)),
         Ok(Lookup::Absent(ttl)) if ttl.is_zero() => reply.error(convert::errno(libc::ENOENT)),
         Ok(Lookup::Absent(ttl)) => {
             let nothing = convert::bare_attr(Ino(0), FileType::File);
@@ -89,15 +91,19 @@ pub(super) fn opened_dir(reply: ReplyOpen) -> impl FnOnce(Result<OpenedDir, i32>
 pub(super) fn created(
     reply: ReplyCreate,
     asked: OpenFlags,
+    known: Arc<Known>,
 ) -> impl FnOnce(Result<(Entry, Opened), i32>) + Send {
     move |result| match result {
-        Ok((entry, opened)) => reply.created(
-            &entry.entry_ttl.min(entry.attr_ttl),
-            &convert::attr(&entry.attr),
-            GENERATION,
-            FileHandle(opened.handle.0),
-            convert::opened_flags(&opened, asked),
-        ),
+        Ok((entry, opened)) => {
+            known.mark(entry.attr.ino);
+            reply.created(
+                &entry.entry_ttl.min(entry.attr_ttl),
+                &convert::attr(&entry.attr),
+                GENERATION,
+                FileHandle(opened.handle.0),
+                convert::opened_flags(&opened, asked),
+            );
+        }
         Err(errno) => reply.error(convert::errno(errno)),
     }
 }
@@ -195,12 +201,16 @@ pub(super) fn directory(
 pub(super) fn directory_plus(
     mut reply: ReplyDirectoryPlus,
     fit: Arc<Fit>,
+    known: Arc<Known>,
 ) -> impl FnOnce(Result<Vec<DirEntry>, i32>) + Send {
     move |result| match result {
         Ok(entries) => {
             let full = entries.iter().position(|entry| {
                 let (ttl, attr) = match &entry.entry {
-                    Some(known) => (known.entry_ttl.min(known.attr_ttl), convert::attr(&known.attr)),
+                    Some(entry) => {
+                        known.mark(entry.attr.ino);
+                        (entry.entry_ttl.min(entry.attr_ttl), convert::attr(&entry.attr))
+                    }
                     None => {
                         let dots = entry.name == "." || entry.name == "..";
                         let ino = if dots { entry.ino } else { Ino(0) };

@@ -31,6 +31,11 @@ impl Fence {
         }
     }
 
+    /// Whether no section is open: all that began before this call have ended.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.active.iter().all(|active| active.load(SeqCst) == 0)
+    }
+
     /// Returns when every section that began before this call has ended. Blocks its thread.
     pub(super) fn wait(&self) {
         let _turn = self.turning.lock().unwrap_or_else(|poisoned| poisoned.into_inner());

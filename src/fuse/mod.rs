@@ -11,6 +11,7 @@ mod check;
 mod convert;
 mod error;
 mod fence;
+mod known;
 mod metrics;
 mod mount;
 mod mountinfo;

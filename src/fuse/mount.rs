@@ -12,7 +12,6 @@ use super::adapter::Adapter;
 use super::attach::{self, Request};
 use super::check::{self, CheckOptions};
 use super::error::MountError;
-use super::fence::Fence;
 use super::metrics::Metrics;
 use super::negotiate::Features;
 use super::notify::NotifyHandle;
@@ -99,12 +98,11 @@ pub fn mount<F: Filesystem>(
     let mounted = MountedSession { place: Place::now(mountpoint), ended };
     let failed = |source| MountError::Io { action: "begin serving the mount".into(), source };
     let watched = connection.try_clone().map_err(failed)?;
-    let fence = Arc::<Fence>::default();
     let server = Server {
         runtime: services.runtime.clone(),
         clock: Arc::clone(&services.clock),
         metrics: Arc::clone(&services.metrics),
-        fence: Arc::clone(&fence),
+        fence: services.notify.fence(),
         limits: services.limits,
         tripwire: Some(Tripwire::new(watched, mounted.place.clone())),
     };
@@ -112,7 +110,7 @@ pub fn mount<F: Filesystem>(
     let adapter = Adapter::new(files, server, features, services.notify.clone());
     // The kernel lets in whom the mount lets in.
     let session = Session::from_fd(adapter, connection, SessionACL::All, threads()).map_err(failed)?;
-    services.notify.attach(Arc::new(session.notifier()), fence).map_err(failed)?;
+    services.notify.attach(Arc::new(session.notifier())).map_err(failed)?;
     mounted.raise_read_ahead(options.read_ahead_kib);
     let notify = services.notify.clone();
     let run = move || {

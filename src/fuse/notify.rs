@@ -10,6 +10,8 @@
 //! node that the kernel does not have, and a listing, are not guarded against what is forgotten meanwhile; but
 //! that thread holds the directory's lock. A notification about a name takes that lock, so one about a name that
 //! cannot be ([`NO_NAME`]) waits for such threads, and does nothing else.
+//!
+//! Nodes that no answer named are left out ([`Known`]): an enumeration brings millions of them.
 
 use std::collections::{HashMap, VecDeque};
 use std::ffi::OsString;
@@ -20,6 +22,7 @@ use fuser::INodeNo;
 use tokio::sync::watch;
 
 use super::fence::Fence;
+use super::known::Known;
 use crate::model::Ino;
 use crate::vfs::{Invalidation, Kept};
 
@@ -35,6 +38,8 @@ pub struct NotifyHandle {
     shards: Arc<[Shard]>,
     /// While it is mounted.
     target: Arc<RwLock<Option<Arc<dyn Target>>>>,
+    fence: Arc<Fence>,
+    known: Arc<Known>,
 }
 
 /// What receives notifications: the kernel, or a test.
@@ -105,7 +110,8 @@ impl Default for Queue {
 
 impl Default for NotifyHandle {
     fn default() -> Self {
-        Self { shards: (0..SHARDS).map(|_| Shard::default()).collect(), target: Arc::default() }
+        let shards = (0..SHARDS).map(|_| Shard::default()).collect();
+        Self { shards, target: Arc::default(), fence: Arc::default(), known: Arc::default() }
     }
 }
 
@@ -115,6 +121,22 @@ impl NotifyHandle {
         Self::default()
     }
 
+    /// The sections in which answers are given.
+    pub(super) fn fence(&self) -> Arc<Fence> {
+        Arc::clone(&self.fence)
+    }
+
+    /// The nodes that answers have named.
+    pub(super) fn known(&self) -> Arc<Known> {
+        Arc::clone(&self.known)
+    }
+
+    /// False if the kernel holds nothing of the node that was read before this call. To be asked after the change.
+    pub fn may_know(&self, ino: Ino) -> bool {
+        // In this order: an answer that is being given may name the node at its end.
+        !self.fence.is_quiet() || self.known.has(ino)
+    }
+
     /// Queues one invalidation. Never blocks on the kernel.
     pub fn send(&self, invalidation: Invalidation) {
         let (key, kept, within) = match invalidation {
@@ -122,6 +144,9 @@ impl NotifyHandle {
             Invalidation::Inode { ino, kept, within } => (Key::Inode(ino), kept, within),
         };
         let (Key::Entry(ino, _) | Key::Inode(ino)) = key;
+        if !self.may_know(ino) {
+            return;
+        }
         let shard = &self.shards[shard_of(ino)];
         let mut queue = shard.lock();
         if !queue.open {
@@ -181,14 +206,14 @@ impl NotifyHandle {
     }
 
     /// Starts delivery to `target`.
-    pub(super) fn attach(&self, target: Arc<dyn Target>, fence: Arc<Fence>) -> io::Result<()> {
+    pub(super) fn attach(&self, target: Arc<dyn Target>) -> io::Result<()> {
         *self.target.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&target));
         for (index, shard) in self.shards.iter().enumerate() {
             shard.lock().open = true;
-            let (handle, target, fence) = (self.clone(), Arc::clone(&target), Arc::clone(&fence));
+            let (handle, target) = (self.clone(), Arc::clone(&target));
             std::thread::Builder::new()
                 .name(format!("notify-{index}"))
-                .spawn(move || handle.shards[index].deliver(&*target, &fence))?;
+                .spawn(move || handle.shards[index].deliver(&*target, &handle))?;
         }
         Ok(())
     }
@@ -220,11 +245,14 @@ impl Shard {
     }
 
     /// Delivers until closed.
-    fn deliver(&self, target: &dyn Target, fence: &Fence) {
+    fn deliver(&self, target: &dyn Target, handle: &NotifyHandle) {
         while let Some(batch) = self.next_batch() {
-            fence.wait();
+            handle.fence.wait();
             for (key, wanted) in batch {
+                let (Key::Entry(ino, _) | Key::Inode(ino)) = &key;
                 let result = match &key {
+                    // No answer that may be older than the change has named it.
+                    _ if !handle.known.has(*ino) => Ok(()),
                     Key::Entry(parent, name) => target.entry(*parent, name),
                     Key::Inode(ino) => forget(target, *ino, wanted),
                 };
@@ -331,7 +359,8 @@ mod tests {
         let (go, go_on) = mpsc::channel();
         let kernel = Arc::new(Kernel { seen: Mutex::default(), blocked, go_on: Mutex::new(go_on) });
         let handle = NotifyHandle::new();
-        handle.attach(Arc::clone(&kernel) as _, Arc::default()).expect("threads start");
+        (2..1000).for_each(|ino| handle.known.mark(Ino(ino)));
+        handle.attach(Arc::clone(&kernel) as _).expect("threads start");
         (handle, kernel, is_blocked, go)
     }
 
@@ -403,6 +432,33 @@ mod tests {
         handle.flush().await;
         let expected = [(Ino(9), Some(NO_NAME.into()), Pages::None), (Ino(9), None, Pages::All)];
         assert_eq!(*kernel.seen.lock().expect("no panics"), expected);
+        handle.end();
+    }
+
+    #[tokio::test]
+    async fn the_kernel_is_not_told_to_forget_what_no_answer_named() {
+        let (handle, kernel, _is_blocked, _go_on) = attached();
+        assert!(!handle.may_know(Ino(5000)) && handle.may_know(Ino(500)) && handle.may_know(Ino::ROOT));
+        handle.send(inode(5000, Kept::Content));
+        handle.send(Invalidation::Entry { parent: Ino(5000), name: "a".into() });
+        assert_eq!(handle.pending(), 0);
+        handle.send(inode(1, Kept::Attributes));
+        handle.flush().await;
+        assert_eq!(*kernel.seen.lock().expect("no panics"), [(Ino::ROOT, None, Pages::None)]);
+        handle.end();
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_is_being_given_during_a_change_may_name_what_changed() {
+        let (handle, kernel, _is_blocked, _go_on) = attached();
+        let fence = handle.fence();
+        let section = fence.enter();
+        handle.send(inode(5000, Kept::Content));
+        handle.send(inode(6000, Kept::Content));
+        handle.known.mark(Ino(5000));
+        drop(section);
+        handle.flush().await;
+        assert_eq!(*kernel.seen.lock().expect("no panics"), [(Ino(5000), None, Pages::All)]);
         handle.end();
     }
 
