@@ -291,7 +291,11 @@ struct KernelSink {
 
 impl ChangeSink for KernelSink {
     fn changed(&self, changes: &[Change]) {
-        self.notify.send_all(changes.iter().map(|change| match change {
+        let may_matter = |change: &&Change| {
+            let (Change::Entry { parent: id, .. } | Change::Node { id, .. }) = change;
+            self.notify.may_know(Ino::new(SLOT, *id))
+        };
+        self.notify.send_all(changes.iter().filter(may_matter).map(|change| match change {
             Change::Entry { parent, name } => {
                 Invalidation::Entry { parent: Ino::new(SLOT, *parent), name: names::to_local(name) }
             }

@@ -86,7 +86,8 @@ pub(super) fn is_rewritten(business: bool, name: &str) -> bool {
 /// Whether we are making something new at the place of this item: most likely it is that, and the answer to
 /// our own request, which says so, is on its way. Of an unknown item that is gone, nobody knows where it was.
 pub(super) fn is_being_made(tx: &Tx<'_>, item: &RemoteItem) -> Result<bool, StoreError> {
-    if item.deleted && tx.by_item(&item.id)?.is_some() {
+    let sent = tx.attempts()?;
+    if sent.is_empty() || (item.deleted && tx.knows(&item.id)?) {
         return Ok(false);
     }
     let is_that = |send: Send| match (send.made_at(), &item.parent, &item.name) {
@@ -96,8 +97,7 @@ pub(super) fn is_being_made(tx: &Tx<'_>, item: &RemoteItem) -> Result<bool, Stor
         }
         _ => false,
     };
-    let sent = tx.attempts()?.into_iter().filter_map(|attempt| Send::parse(&attempt.op));
-    Ok(sent.into_iter().any(is_that))
+    Ok(sent.into_iter().filter_map(|attempt| Send::parse(&attempt.op)).any(is_that))
 }
 
 pub(super) struct Applier<'a> {
@@ -169,6 +169,30 @@ impl Applier<'_> {
             tx.notice(seen.now, &folder, &text)?;
         }
         Ok(())
+    }
+
+    /// Takes in what an enumeration shows of an item that has no row yet, and stamps it; false if that needs a closer
+    /// look ([`Applier::apply`]). The same, in one step: a first enumeration is made of nothing else.
+    pub fn introduce_new(
+        &mut self,
+        tx: &mut Tx<'_>,
+        item: &RemoteItem,
+        generation: u64,
+    ) -> Result<bool, StoreError> {
+        let (Some(name), Some(parent), Some(kind)) = (&item.name, &item.parent, item.kind) else {
+            return Ok(false);
+        };
+        if item.deleted
+            || item.root
+            || tx.knows(&item.id)?
+            || tx.tombstone(&item.id)?.is_some()
+            || is_being_made(tx, item)?
+        {
+            return Ok(false);
+        }
+        let parent = tx.node_of_item(parent)?;
+        let view = view_of(item, Some(parent), name.clone());
+        tx.introduce(node_kind(kind), &view, item.web_url.as_deref(), generation)
     }
 
     /// Whether something that this report left in doubt was below `folder`, as far as known before.

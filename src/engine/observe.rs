@@ -613,6 +613,9 @@ pub(super) fn enumerate<'i>(
     let mut read = Read::default();
     for item in items {
         read.add(item);
+        if !reunites && applier.introduce_new(tx, item, generation)? {
+            continue;
+        }
         applier.apply(tx, item, seen)?;
         if reunites {
             let id = tx.node_of_item(&item.id)?;

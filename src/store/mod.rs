@@ -132,6 +132,12 @@ impl std::fmt::Debug for Store {
 }
 
 const READERS: usize = 4;
+/// Pages in memory of the connection that writes, in KiB.
+const WRITER_KIB: i64 = 8192;
+/// Pages in memory of each that reads. What is read again is in our own memory, or in the kernel's.
+const READER_KIB: i64 = 1024;
+/// Pages of 4 KiB in the log at which it is moved into the database.
+const LOG_PAGES: i64 = 4000;
 
 impl Store {
     /// Opens or makes the database `store.sqlite` in `dir`, migrating an older format.
@@ -146,11 +152,13 @@ impl Store {
         let path = dir.join("store.sqlite");
         let mut writer = Connection::open(&path)?;
         schema::migrate(&mut writer)?;
-        prepare(&writer)?;
+        prepare(&writer, WRITER_KIB)?;
+        // More of the log at a time: pages that many items share (the index of their ids) are moved once.
+        writer.pragma_update(None, "wal_autocheckpoint", LOG_PAGES)?;
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let reader = || {
             let reader = Connection::open_with_flags(&path, flags)?;
-            prepare(&reader)?;
+            prepare(&reader, READER_KIB)?;
             reader.pragma_update(None, "query_only", true)?;
             Ok::<_, StoreError>(Mutex::new(reader))
         };
@@ -526,11 +534,11 @@ fn lock(connection: &Mutex<Connection>) -> MutexGuard<'_, Connection> {
     connection.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn prepare(connection: &Connection) -> Result<(), StoreError> {
+fn prepare(connection: &Connection, memory_kib: i64) -> Result<(), StoreError> {
     connection.busy_timeout(Duration::from_secs(10))?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", "NORMAL")?;
-    connection.pragma_update(None, "cache_size", -8192)?;
+    connection.pragma_update(None, "cache_size", -memory_kib)?;
     connection.pragma_update(None, "temp_store", "MEMORY")?;
     connection.set_prepared_statement_cache_capacity(64);
     Ok(())

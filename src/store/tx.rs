@@ -240,6 +240,58 @@ impl<'a> Tx<'a> {
         Ok(id)
     }
 
+    /// Whether the item has a row, be it a stub.
+    pub fn knows(&self, item: &ItemId) -> Result<bool, StoreError> {
+        Ok(item_id(&self.db, item)?.is_some())
+    }
+
+    /// A new row for an item that has none, with all that the service said of it, stamped with an enumeration's
+    /// generation: what [`Tx::node_of_item`] and the setters do one by one. Where the name is taken, nothing is done
+    /// and the answer is false.
+    pub fn introduce(
+        &mut self,
+        kind: NodeKind,
+        view: &RemoteView,
+        web_url: Option<&str>,
+        generation: u64,
+    ) -> Result<bool, StoreError> {
+        let Some(parent) = view.parent else { return Ok(false) };
+        let place = Place { parent, name: canonical(&view.name) };
+        if child_id(&self.db, parent, &place.name)?.is_some() {
+            return Ok(false);
+        }
+        let (version, hashes) = (&view.version, &view.version.hashes);
+        self.db
+            .prepare_cached(
+                "INSERT INTO nodes(kind, parent, name, fold, item, r_parent, r_name, r_size, r_mtime, r_btime,
+                 r_etag, r_ctag, r_quick, r_sha1, r_sha256, r_flags, web_url, mark)
+                 VALUES(?1, ?2, ?3, ?4, ?5, ?2, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)",
+            )?
+            .execute(params![
+                kind.to_sql(),
+                parent.0,
+                place.name,
+                names::fold(&place.name),
+                view.item.as_str(),
+                view.name,
+                version.size.map(|size| size as i64),
+                view.mtime.map(|time| time.0),
+                view.btime.map(|time| time.0),
+                version.etag.as_ref().map(|tag| tag.as_str()),
+                version.ctag.as_ref().map(|tag| tag.as_str()),
+                hashes.quick_xor.as_ref().map(|hash| hash.as_slice()),
+                hashes.sha1.as_ref().map(|hash| hash.as_slice()),
+                hashes.sha256.as_ref().map(|hash| hash.as_slice()),
+                if view.malware { FLAG_MALWARE } else { 0 },
+                web_url,
+                generation as i64,
+            ])?;
+        let id = NodeId(self.db.last_insert_rowid());
+        self.changed(id, false);
+        self.moved_in_or_out(&place);
+        Ok(true)
+    }
+
     /// Changes what the node is.
     pub fn set_kind(&mut self, id: NodeId, kind: NodeKind) -> Result<(), StoreError> {
         self.db
