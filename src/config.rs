@@ -70,6 +70,8 @@ pub struct MountSettings {
     pub account: String,
     /// Most bytes of clean content in the cache.
     pub cache_size: u64,
+    /// Most bytes of memory for names and attributes, besides what serving needs at all.
+    pub metadata_memory: u64,
     /// Bytes that stay free on the disk of the cache.
     pub min_free: u64,
     /// How long a changed file stays quiet before it is sent.
@@ -133,6 +135,7 @@ impl MountSettings {
             login_url: said.login_url.unwrap_or_else(|| built_in_url("https://login.microsoftonline.com/")),
             account: said.account.unwrap_or_else(|| "default".to_owned()),
             cache_size: said.cache_size.unwrap_or(20 << 30),
+            metadata_memory: said.metadata_memory.unwrap_or(64 << 20),
             min_free: said.min_free.unwrap_or(2 << 30),
             settle: said.settle.unwrap_or(Duration::from_secs(2)),
             push: said.push.unwrap_or(true),

@@ -75,6 +75,9 @@ pub struct Args {
     /// How long an unmount, or SIGTERM, sends what is unsent [default: 60s]
     #[arg(long, value_name = "T")]
     drain_timeout: Option<String>,
+    /// Most memory for names and attributes; whatever the drive's size [default: 64MiB]
+    #[arg(long, value_name = "SIZE")]
+    metadata_memory: Option<String>,
     /// Where content is cached
     #[arg(long, value_name = "D")]
     cache_dir: Option<String>,
@@ -111,6 +114,7 @@ impl Args {
             (&self.file_mode, "file-mode"),
             (&self.dir_mode, "dir-mode"),
             (&self.drain_timeout, "drain-timeout"),
+            (&self.metadata_memory, "metadata-memory"),
             (&self.cache_dir, "cache-dir"),
             (&self.state_dir, "state-dir"),
             (&self.graph_url, "graph-url"),

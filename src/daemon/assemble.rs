@@ -51,6 +51,7 @@ pub(super) async fn assemble(
     make_private(&state)?;
     let lock = StateLock::take(&state).map_err(|error| store_error(&state, &error))?;
     let store = Arc::new(open_store(&state, &drive)?);
+    store.limit_memory(settings.metadata_memory);
     let disk = Disk::new();
     let fetch = GraphFetch::new(graph.clone(), drive.id.clone());
     let cache_dir = settings.cache_dir.join(&settings.account).join(&name);

@@ -175,7 +175,7 @@ impl Store {
             inspector,
             next_reader: AtomicU64::new(0),
             sequence: AtomicU64::new(sequence),
-            cache: cache::Cache::new(),
+            cache: cache::Cache::new(cache::DEFAULT_BYTES),
             epochs: epochs::Epochs::new(),
             log: log::Log::open(&disk, &path)?,
             ballast: OnceLock::new(),
@@ -240,6 +240,11 @@ impl Store {
             ballast.release();
         }
         error
+    }
+
+    /// Bounds the memory of nodes and names to so many bytes. Nothing but speed depends on it.
+    pub fn limit_memory(&self, bytes: u64) {
+        self.cache.limit(bytes);
     }
 
     /// Keeps some room of the disk for commits from here on.

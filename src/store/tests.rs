@@ -277,3 +277,72 @@ fn staged_content_is_to_be_unlinked_once_nothing_refers_to_it_and_not_before() {
     store.write(Durability::Process, |tx| tx.unlinked(1)).unwrap();
     assert_eq!(store.unlinks().unwrap(), Vec::<u64>::new());
 }
+
+#[test]
+fn a_bound_on_memory_changes_no_answer() {
+    let stores = [u64::MAX, 3000, 0].map(|bytes| {
+        let (dir, store) = store();
+        store.limit_memory(bytes);
+        (dir, store)
+    });
+    let mut random = 1u64;
+    let mut next = |below: i64| {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (random >> 33) as i64 % below
+    };
+    for step in 0..400 {
+        let (id, parent) = (NodeId(2 + next(40)), if next(3) == 0 { NodeId(2) } else { NodeId::ROOT });
+        let (name, what) = (format!("name {}", next(30)), next(6));
+        let answers = stores.each_ref().map(|(_, store)| {
+            let changed = store.write_changes(Durability::Process, |tx| -> Result<_, StoreError> {
+                match (what, tx.find(id)?) {
+                    (0, _) => file(tx, &format!("item {step}"), parent, &name).map(drop)?,
+                    (1, Some(node)) if node.place.is_some() => tx.remove(id)?,
+                    (2, Some(_)) => tx.set_local(id, Some(&local(parent, &name)))?,
+                    (3, Some(_)) => tx.set_attrs(id, Some(0o600), None, None)?,
+                    _ => {}
+                }
+                Ok(())
+            });
+            let nodes: Vec<_> = (1..50).map(|id| store.node(NodeId(id)).unwrap()).collect();
+            let names: Vec<_> = (0..30).map(|n| store.child(parent, &format!("name {n}")).unwrap()).collect();
+            (changed.unwrap().changes, nodes, names, store.children_after(parent, NodeId(3), 20).unwrap())
+        });
+        assert!(answers.iter().all(|answer| *answer == answers[0]), "{answers:?}");
+    }
+}
+
+#[test]
+fn an_item_introduced_at_once_is_the_same_as_step_by_step() {
+    let (_dir, at_once) = store();
+    let (_dir, by_step) = store();
+    for (item, name) in [("i1", "Name"), ("i2", "other\u{ff1a}"), ("i3", "third")] {
+        let view = view(item, NodeId::ROOT, name);
+        let one = at_once
+            .write_changes(Durability::Process, |tx| -> Result<_, StoreError> {
+                assert!(!tx.knows(&view.item)?);
+                assert!(tx.introduce(NodeKind::File, &view, Some("url"), 7)?);
+                assert!(tx.knows(&view.item)?);
+                Ok(())
+            })
+            .unwrap();
+        let two = by_step
+            .write_changes(Durability::Process, |tx| -> Result<_, StoreError> {
+                let id = tx.node_of_item(&view.item)?;
+                tx.set_kind(id, NodeKind::File)?;
+                tx.set_remote(id, Some(&view))?;
+                tx.set_web_url(id, Some("url"))?;
+                tx.set_mark(id, 7)
+            })
+            .unwrap();
+        assert_eq!(one.changes, two.changes);
+    }
+    for id in 1..6 {
+        assert_eq!(at_once.node(NodeId(id)).unwrap(), by_step.node(NodeId(id)).unwrap());
+    }
+    let mark = |store: &Store| store.inspect(|tx| tx.mark(NodeId(3))).unwrap();
+    assert_eq!((mark(&at_once), mark(&by_step)), (7, 7));
+    let taken = view("i4", NodeId::ROOT, "Name");
+    assert!(!at_once.write(Durability::Process, |tx| tx.introduce(NodeKind::File, &taken, None, 7)).unwrap());
+    assert!(at_once.by_item(&taken.item).unwrap().is_none(), "the caller goes step by step");
+}
