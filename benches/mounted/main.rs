@@ -3,15 +3,17 @@
 //! `cargo bench --bench mounted` mounts the real binary over an emulator in this process and prints a table.
 //! Speeds are medians of alternating runs of ours and the reference. Numbers of requests are exact: a wrong one
 //! fails the run. `-- --quick` does a tenth of the work and finishes within two minutes; `-- NAME...` runs only
-//! these parts: requests, reading, metadata, writing.
+//! these parts: requests, reading, metadata, writing, fresh, scale.
 
 #[path = "../../tests/mounted_support/mod.rs"]
 mod mounted_support;
 
+mod fresh;
 mod metadata;
 mod raw;
 mod reading;
 mod requests;
+mod scale;
 mod table;
 mod writing;
 
@@ -43,6 +45,10 @@ pub struct Scale {
     pub written: u64,
     /// Bytes appended in pieces of 4 KiB.
     pub appended: u64,
+    /// Files of the work tree that git looks at.
+    pub tracked: usize,
+    /// Files of the large drive.
+    pub items: u32,
 }
 
 /// Files of each folder of the tree.
@@ -53,11 +59,13 @@ const FULL: Scale = Scale {
     rounds: 5,
     file: 1024 * MIB,
     cold: 256 * MIB,
-    folders: 200,
+    folders: 1000,
     small_files: 2000,
     synced_files: 800,
     written: 256 * MIB,
     appended: 64 * MIB,
+    tracked: 5000,
+    items: 1_000_000,
 };
 const QUICK: Scale = Scale {
     rounds: 3,
@@ -68,14 +76,18 @@ const QUICK: Scale = Scale {
     synced_files: 160,
     written: 32 * MIB,
     appended: 8 * MIB,
+    tracked: 500,
+    items: 50_000,
 };
 
 type Part = fn(&Scale, &mut Table);
-const PARTS: [(&str, Part); 4] = [
+const PARTS: [(&str, Part); 6] = [
     ("requests", requests::run),
     ("reading", reading::run),
     ("metadata", metadata::run),
     ("writing", writing::run),
+    ("fresh", fresh::run),
+    ("scale", scale::run),
 ];
 
 fn main() -> ExitCode {
@@ -83,7 +95,9 @@ fn main() -> ExitCode {
     let scale = if words.iter().any(|word| word == "--quick") { QUICK } else { FULL };
     let chosen: Vec<&String> = words.iter().filter(|word| !word.starts_with("--")).collect();
     if let Some(unknown) = chosen.iter().find(|word| PARTS.iter().all(|(name, _)| *name != word.as_str())) {
-        eprintln!("there is no part '{unknown}'; there are requests, reading, metadata and writing");
+        eprintln!(
+            "there is no part '{unknown}'; there are requests, reading, metadata, writing, fresh and scale"
+        );
         return ExitCode::from(2);
     }
     if !can_mount() {

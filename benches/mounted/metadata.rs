@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use onedrivefs::emulator::Edit;
 
-use super::mounted_support::until;
+use super::mounted_support::{Mounted, have, until};
 use super::table::{Goal, Table};
 use super::{PER_FOLDER, Scale, compare, mount, native, seconds};
 
@@ -65,8 +65,45 @@ pub fn run(scale: &Scale, table: &mut Table) {
         &format!("ls -lR of {files} files after a remount, vs ext4 warm"),
         "s",
         first,
-        Goal::AtMost(3.0),
+        Goal::AtMost(4.0),
     );
+    git(scale, table, &mounted);
+}
+
+/// `git status` in a work tree that was committed, here and on ext4.
+fn git(scale: &Scale, table: &mut Table, mounted: &Mounted) {
+    if !have(&["git"]) {
+        return table.left_out("git status", "git is not installed");
+    }
+    let trees = [mounted.path("work tree"), mounted.local().join("work tree")];
+    let git = |tree: &Path, arguments: &[&str]| {
+        let mut command = Command::new("git");
+        command.arg("-C").arg(tree).args(["-c", "user.name=x", "-c", "user.email=x", "-c", "gc.auto=0"]);
+        let output = command.args(arguments).env("HOME", mounted.scratch()).output().expect("git runs");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        output.stdout
+    };
+    for tree in &trees {
+        for number in 0..scale.tracked {
+            let folder = tree.join(format!("folder {:03}", number / PER_FOLDER));
+            fs::create_dir_all(&folder).expect("a directory");
+            fs::write(folder.join(format!("file {number:05}")), number.to_string()).expect("a file");
+        }
+        git(tree, &["init", "--quiet"]);
+        git(tree, &["add", "--all"]);
+        git(tree, &["commit", "--quiet", "--message", "all"]);
+    }
+    let status = |tree: &Path| seconds(|| assert!(git(tree, &["status", "--porcelain"]).is_empty()));
+    let [ours, local] = &trees;
+    // The second one no longer looks into files whose time is that of the index.
+    for _ in 0..2 {
+        std::thread::sleep(Duration::from_millis(1100));
+        status(ours);
+        status(local);
+    }
+    let warm = compare(scale.rounds, |_| status(ours), |_| status(local));
+    let what = format!("git status in {} files, warm, vs ext4", scale.tracked);
+    table.measured(&what, "s", warm, Goal::AtMost(2.0));
 }
 
 fn stat(scale: &Scale, table: &mut Table, ours: &Path, local: &Path) {

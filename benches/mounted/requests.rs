@@ -12,7 +12,7 @@ use super::table::Table;
 use super::{PER_FOLDER, Scale, mount};
 
 /// What goes out whatever the user does: looks for remote changes, the push channel, the drive's space.
-const STANDING: [&str; 4] = ["delta", "socketIo", "push.connect", "drive.get"];
+pub const STANDING: [&str; 4] = ["delta", "socketIo", "push.connect", "drive.get"];
 
 pub fn run(_: &Scale, table: &mut Table) {
     let mounted = mount("settle=200ms");

@@ -47,6 +47,11 @@ impl Table {
         }
     }
 
+    /// What has no goal.
+    pub fn told(&mut self, what: &str, text: &str) {
+        println!("{what:<58} {text}");
+    }
+
     /// What could not be measured here.
     pub fn left_out(&self, what: &str, why: &str) {
         println!("{what:<58} left out: {why}");

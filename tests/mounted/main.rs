@@ -14,4 +14,5 @@ mod locks;
 mod names;
 mod programs;
 mod saves;
+mod scale;
 mod together;

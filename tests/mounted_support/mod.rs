@@ -20,7 +20,7 @@ use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use onedrivefs::emulator::{Control, Flavour};
+use onedrivefs::emulator::{Control, EmulatorConfig, Flavour};
 use serde_json::Value;
 
 use process::Watchdog;
@@ -63,12 +63,17 @@ pub struct Mounted {
 impl Mounted {
     /// Starts the service and mounts its drive; nothing where mounting is impossible.
     pub fn new(flavour: Flavour, options: Options) -> Option<Self> {
+        Self::with(EmulatorConfig { flavour, ..EmulatorConfig::default() }, options)
+    }
+
+    /// As [`Mounted::new`], over a service of these settings.
+    pub fn with(service: EmulatorConfig, options: Options) -> Option<Self> {
         if !can_mount() {
             return None;
         }
         let work = tempfile::Builder::new().prefix("odfs-").tempdir().expect("a directory");
         let mounted = Self {
-            service: Service::start(flavour),
+            service: Service::with(service),
             daemon: Mutex::new(None),
             watchdog: Mutex::new(None),
             work,

@@ -14,8 +14,12 @@ pub struct Service {
 
 impl Service {
     pub fn start(flavour: Flavour) -> Self {
-        let emulator = Emulator::new(EmulatorConfig { flavour, ..EmulatorConfig::default() });
-        let emulator = emulator.expect("the service starts");
+        Self::with(EmulatorConfig { flavour, ..EmulatorConfig::default() })
+    }
+
+    pub fn with(config: EmulatorConfig) -> Self {
+        let flavour = config.flavour;
+        let emulator = Emulator::new(config).expect("the service starts");
         let control = emulator.control();
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
         let (ready, address) = mpsc::channel();
