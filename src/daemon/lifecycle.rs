@@ -31,6 +31,7 @@ const CONTROL_GRACE: Duration = Duration::from_millis(500);
 
 /// A runtime for the network and what waits for it.
 pub(super) fn runtime() -> Result<Runtime, DaemonError> {
+    share_the_heap();
     tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("onedrivefs").build().map_err(
         |error| DaemonError {
             what: "the program".into(),
@@ -39,6 +40,20 @@ pub(super) fn runtime() -> Result<Runtime, DaemonError> {
             exit_code: exit::SYSTEM,
         },
     )
+}
+
+/// Lets all threads share two heaps. With one for each thread, as glibc does it, memory that one thread gives back is
+/// of no use to the others, and a daemon that has walked a large drive keeps twice what it needs.
+fn share_the_heap() {
+    #[cfg(target_env = "gnu")]
+    {
+        #[allow(unsafe_code)]
+        // SAFETY: mallopt(3) sets a number inside the C library, and is called before other threads are started.
+        let set = unsafe { libc::mallopt(libc::M_ARENA_MAX, 2) };
+        if set == 0 {
+            tracing::debug!("the C library takes no bound on its heaps");
+        }
+    }
 }
 
 /// The mount point can be used, or why not; nothing was asked of the service yet.
