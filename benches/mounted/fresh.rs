@@ -15,7 +15,7 @@ const NEVER: Duration = Duration::from_secs(60);
 
 pub fn run(scale: &Scale, table: &mut Table) {
     let mounted = mount("poll-interval=1h");
-    let pushed = until(NEVER, || mounted.status()["pushed"] == true);
+    let pushed = until(NEVER, || mounted.status()["push"] == true);
     assert!(pushed, "{}\n{}", mounted.status(), mounted.log_tail());
     mounted.control().set_latency(LATENCY);
     let mut times: Vec<f64> = (0..scale.rounds * 3)
