@@ -65,6 +65,9 @@ pub(super) fn settle(
             if node.kind == NodeKind::File && version(&node.remote) != version(&node.base) {
                 tx.set_shown_mtime(node.id, None)?;
                 tx.content_changed(node.id);
+            } else if local.mtime_set && has_second_of(local, node.remote.as_ref()) {
+                // The service has the time that was set, in seconds: it is shown as it was set.
+                tx.set_shown_mtime(node.id, Some(local.mtime))?;
             }
             Ok(())
         }
@@ -81,6 +84,10 @@ pub(super) fn settle(
         }
         Outcome::Gone => gone(tx, node.id, naming.now, applier),
     }
+}
+
+fn has_second_of(local: &LocalView, remote: Option<&RemoteView>) -> bool {
+    remote.and_then(|view| view.mtime).is_some_and(|mtime| mtime.same_second(local.mtime))
 }
 
 /// The item is gone, and the row with it; but for what is unsent inside.
@@ -241,4 +248,40 @@ pub(super) fn discard_item(
     tx.set_local(ghost, Some(&LocalView { deleted: true, ..local }))?;
     tx.set_base(ghost, Some(view))?;
     tx.set_remote(ghost, Some(view))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::apply::Effects;
+    use super::super::open::OpenNodes;
+    use super::super::testing::{local_at, remote_at};
+    use super::*;
+    use crate::store::{Durability, Store};
+
+    // S64. Something was made in the folder while its time was sent, and the same time was set again before the answer
+    // was taken in: the service has it, and what is shown is that of what was made.
+    #[test]
+    fn a_time_that_the_service_has_already_is_shown_once_it_was_set_again() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let store = Store::open(dir.path()).expect("it opens");
+        let (set, made) = (Timestamp(5_000_000_007), Timestamp(9_000_000_000));
+        let shown = store.write(Durability::Process, |tx| {
+            let id = tx.insert(NodeKind::Folder)?;
+            let remote =
+                RemoteView { mtime: Some(Timestamp(5_000_000_000)), ..remote_at("F", NodeId::ROOT, "d", 1) };
+            tx.set_remote(id, Some(&remote))?;
+            tx.set_base(id, Some(&remote))?;
+            tx.set_local(
+                id,
+                Some(&LocalView { mtime: set, mtime_set: true, ..local_at(NodeId::ROOT, "d") }),
+            )?;
+            tx.set_shown_mtime(id, Some(made))?;
+            let naming = Naming { host: "box".into(), now: made, utc_offset: 0 };
+            let open = OpenNodes::default();
+            let mut applier = Applier { open: &open, business: true, effects: Effects::default() };
+            settle(tx, &tx.node(id)?, &Outcome::TakeRemote { notice: None }, &naming, &mut applier)?;
+            Ok(tx.node(id)?.mtime())
+        });
+        assert_eq!(shown.expect("written"), set);
+    }
 }
