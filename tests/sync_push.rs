@@ -4,7 +4,7 @@ mod sync_support;
 
 use std::time::Duration;
 
-use onedrivefs::emulator::{Edit, Flavour};
+use onedrivefs::emulator::{Edit, Fault, FaultAction, Flavour};
 use sync_support::{Machine, Service};
 
 const FLAVOURS: [Flavour; 3] = [Flavour::Personal, Flavour::Business, Flavour::DocumentLibrary];
@@ -107,6 +107,26 @@ async fn a_network_that_is_cut_and_mended_leaves_nothing_unseen() {
     service.control.remove_fault(fault);
     wait_for(Duration::from_secs(62), async || machine.find("a.txt").await.is_ok()).await;
     wait_for(Duration::from_secs(62), async || machine.engine.status().await.expect("a status").pushed).await;
+}
+
+// S90.
+#[tokio::test(start_paused = true)]
+async fn what_could_not_be_looked_at_when_it_was_told_is_looked_at_later() {
+    let service = Service::new(Flavour::Business);
+    let machine = told(&service).await;
+    machine.write("a.txt", "mine").await;
+    machine.sync().await;
+    rest(Duration::from_secs(30)).await;
+    // What differs soon after an own change is read by its id before it is believed.
+    let path = Some(format!("items/{}", service.control.id_of("a.txt").expect("it was sent")));
+    let action = FaultAction::Reset { after: false };
+    let fault = Fault { method: Some("GET".into()), path, op: None, skip: 0, count: None, action };
+    let cut = service.control.inject(fault);
+    service.write_elsewhere("a.txt", "theirs");
+    rest(Duration::from_secs(60)).await;
+    service.control.remove_fault(cut);
+    let is_seen = async || machine.read("a.txt").await.expect("it is there") == "theirs";
+    wait_for(Duration::from_secs(300), is_seen).await;
 }
 
 // S31.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::observe::{DOUBTS, SWEEP};
 use super::{Engine, Inner, execute};
 use crate::graph::{GraphError, PushEvent};
 use crate::model::Timestamp;
@@ -90,6 +91,11 @@ impl Inner {
     fn is_told(&self) -> bool {
         self.freshness.is_pushed() && !self.walks.is_on()
     }
+
+    /// Something could not be looked at when it was told of: nobody tells of that again.
+    fn has_something_to_look_at(&self) -> bool {
+        [DOUBTS, SWEEP].into_iter().any(|key| !matches!(self.store.meta(key), Ok(None)))
+    }
 }
 
 impl Engine {
@@ -105,7 +111,8 @@ impl Engine {
     pub(super) async fn until_next_look(&self, failed: Option<Duration>) {
         let inner = &self.0;
         let idle = inner.freshness.idle(Instant::now());
-        let wait = failed.or_else(|| pause(inner.config.poll, inner.is_told(), idle));
+        let told = inner.is_told() && !inner.has_something_to_look_at();
+        let wait = failed.or_else(|| pause(inner.config.poll, told, idle));
         let poll = async {
             match wait {
                 Some(wait) => tokio::time::sleep(wait).await,

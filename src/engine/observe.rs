@@ -35,7 +35,7 @@ const FIRST_SEQ: &str = "enumeration_seq";
 /// Sequence number up to which own operations do not spare an item that the enumeration did not show a look.
 pub(super) const SWEEP: &str = "sweep_seq";
 /// Items that must be read by their id before they are believed (JSON).
-const DOUBTS: &str = "doubts";
+pub(super) const DOUBTS: &str = "doubts";
 
 /// How often in a row an item in doubt is looked at whose answers our own changes overtake.
 const LOOKS: u32 = 3;
