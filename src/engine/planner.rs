@@ -388,7 +388,7 @@ impl<'a> Planner<'a> {
             if self.awaiting.contains(&remote.item) {
                 return None;
             }
-            if !self.may_delete_tree(id, local(item).changed_seq) {
+            if !self.may_delete_tree(id, item) {
                 return self.give_up_name(id, remote);
             }
         }
@@ -438,9 +438,11 @@ impl<'a> Planner<'a> {
         self.world.folders.get(&folder).is_some_and(|folder| folder.has_children)
     }
 
-    /// All known below was deleted here and rests with it, and the look is newer than the last unlink.
-    fn may_delete_tree(&mut self, id: NodeId, changed_seq: u64) -> bool {
-        let mut newest = changed_seq;
+    /// All known below was deleted here and rests with it, and the look is newer than the last unlink, and than what made
+    /// or found the folders there.
+    fn may_delete_tree(&mut self, id: NodeId, top: &Item) -> bool {
+        let since = |item: &Item| local(item).changed_seq.max(item.node.own_seq);
+        let mut newest = since(top);
         let mut stack = vec![id];
         while let Some(folder) = stack.pop() {
             for (child, item) in self.remote_children(folder) {
@@ -454,7 +456,7 @@ impl<'a> Planner<'a> {
                 if item.node.remote.as_ref().is_some_and(|view| self.awaiting.contains(&view.item)) {
                     return false;
                 }
-                newest = newest.max(local.changed_seq);
+                newest = newest.max(since(item));
                 stack.push(child);
             }
         }

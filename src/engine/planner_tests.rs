@@ -250,6 +250,24 @@ fn a_deleted_tree_is_one_delete_of_its_top_after_a_look() {
     assert!(matches!(&ops(&world)[..], [(10, Op::Send(Send::Delete { folder: true, .. }))]));
 }
 
+/// A folder whose answer was lost is found by its name, and may be another client's: what is inside was never seen.
+#[test]
+fn a_folder_that_was_found_on_the_service_after_the_look_is_looked_at_before_it_is_deleted() {
+    let mut world = world();
+    let id = add(
+        &mut world,
+        10,
+        NodeKind::Folder,
+        Some(remote_at("D", ROOT, "d", 0)),
+        deleted(local_at(ROOT, "d")),
+    );
+    world.dirty.get_mut(&id).unwrap().node.own_seq = 55;
+    let first = plan(&world);
+    assert_eq!((first.ops.len(), first.wants_look), (0, true), "the look was sent at 50");
+    world.looked = Some(55);
+    assert!(matches!(&ops(&world)[..], [(10, Op::Send(Send::Delete { folder: true, .. }))]));
+}
+
 #[test]
 fn a_tree_is_deleted_from_the_bottom_where_no_look_at_the_drive_is_to_be_had() {
     let mut world = world();
