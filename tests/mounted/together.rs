@@ -307,7 +307,9 @@ fn what_is_known_costs_no_request() {
     let script = "ls -lR . >/dev/null; find . >/dev/null; du -s . >/dev/null; df . >/dev/null; ! test -e d1/none; cat d1/f1 >/dev/null";
     let output = crate::mounted_support::shell::run_in(&mounted, &mounted.root(), script);
     assert!(output.status.success());
-    let requests = mounted.control().requests();
+    // The push channel may tell late of what was sent before, on a busy machine.
+    let mut requests = mounted.control().requests();
+    requests.retain(|record| record.op != "delta");
     assert!(requests.is_empty(), "{requests:#?}");
 }
 
