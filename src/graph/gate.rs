@@ -2,11 +2,15 @@
 //!
 //! Whoever waits also drives: each waiter sleeps until the limiter's next date and then looks who may go. A
 //! waiter that is dropped leaves the queue; a permit that is dropped, even unreceived, frees its slot.
+//!
+//! Invariant: where the limiter named a date to whoever does not wait (or does no longer), one who waits is woken to
+//! learn it. Who waits for a slot knows no date, and nothing else would wake it once the slot is free but the service
+//! wants silence.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
 use super::limiter::{Admission, Limiter, LimiterConfig, Pool, Priority, RateLimit, Signal, rank};
@@ -23,6 +27,8 @@ struct Shared {
     clock: Arc<dyn Clock>,
     /// Never held over an await, nor while a permit is dropped.
     state: Mutex<State>,
+    /// One of those who wait must look itself: there is a date to wait for.
+    dated: Notify,
 }
 
 #[derive(Debug)]
@@ -74,7 +80,7 @@ impl Gate {
     pub fn new(config: LimiterConfig, clock: Arc<dyn Clock>) -> Self {
         let limiter = Limiter::new(config, clock.mono());
         let state = State { limiter, waiting: Vec::new(), next_sequence: 0 };
-        Self { shared: Arc::new(Shared { clock, state: Mutex::new(state) }) }
+        Self { shared: Arc::new(Shared { clock, state: Mutex::new(state), dated: Notify::new() }) }
     }
 
     /// Waits for its turn, at most until `give_up`; `patience` bounds a silence that is already known.
@@ -100,13 +106,17 @@ impl Gate {
         loop {
             let wake = self.shared.pump();
             let until = [wake, give_up].into_iter().flatten().min();
-            let permit = match until {
-                Some(until) => tokio::select! {
-                    biased;
-                    permit = &mut granted => Some(permit),
-                    () = tokio::time::sleep_until(until) => None,
-                },
-                None => Some((&mut granted).await),
+            let date = async {
+                match until {
+                    Some(until) => tokio::time::sleep_until(until).await,
+                    None => std::future::pending().await,
+                }
+            };
+            let permit = tokio::select! {
+                biased;
+                permit = &mut granted => Some(permit),
+                () = self.shared.dated.notified() => None,
+                () = date => None,
             };
             if let Some(permit) = permit {
                 return permit.map_err(|_| Held::TimedOut);
@@ -139,7 +149,7 @@ impl Gate {
     }
 }
 
-/// A place in the queue; dropping it leaves the queue.
+/// A place in the queue; dropping it leaves the queue, and leaves driving to those who are still in it.
 struct Place<'a> {
     shared: &'a Arc<Shared>,
     sequence: u64,
@@ -152,9 +162,8 @@ impl Drop for Place<'_> {
             let found = state.waiting.iter().position(|waiter| waiter.sequence == self.sequence);
             found.map(|index| state.waiting.swap_remove(index))
         };
-        if left.is_some() {
-            self.shared.pump();
-        }
+        drop(left);
+        self.shared.pump_for_others();
     }
 }
 
@@ -185,6 +194,13 @@ impl Shared {
             drop(waiter.grant.send(permit));
         }
         wake
+    }
+
+    /// As [`Shared::pump`], by who does not wait: if there is a date to wait for, one who does is told of it.
+    fn pump_for_others(self: &Arc<Self>) {
+        if self.pump().is_some() {
+            self.dated.notify_one();
+        }
     }
 }
 
@@ -229,7 +245,7 @@ impl Permit {
 impl Drop for Permit {
     fn drop(&mut self) {
         self.shared.lock().limiter.finished(self.pool);
-        self.shared.pump();
+        self.shared.pump_for_others();
     }
 }
 
@@ -294,6 +310,38 @@ mod tests {
         assert_eq!(late.expect_err("the time is up"), Held::TimedOut);
         drop(first);
         gate.pass(ask(Priority::Enumeration), None, LONG).await.expect("the slot is free");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_for_a_slot_goes_when_the_silence_is_over_that_its_last_user_was_told_of() {
+        let gate = gate(LimiterConfig { max_metadata: 1, ..LimiterConfig::default() });
+        let first = gate.pass(ask(Priority::Upload), None, LONG).await.expect("nobody is there");
+        let waiting = [Priority::Enumeration, Priority::Upload].map(|priority| {
+            let gate = gate.clone();
+            tokio::spawn(async move { drop(gate.pass(ask(priority), None, LONG).await.expect("a turn")) })
+        });
+        tokio::task::yield_now().await;
+        first.heard(Signal::Refused(Duration::from_secs(5)));
+        drop(first);
+        for waiter in waiting {
+            tokio::time::timeout(LONG, waiter).await.expect("the silence is over").expect("no panic");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_goes_away_leaves_the_date_it_waited_for_to_the_others() {
+        let gate = gate(LimiterConfig { max_metadata: 1, ..LimiterConfig::default() });
+        let first = gate.pass(ask(Priority::Upload), None, LONG).await.expect("nobody is there");
+        let wait =
+            |gate: Gate| tokio::spawn(async move { gate.pass(ask(Priority::Upload), None, LONG).await });
+        let (gone, left) = (wait(gate.clone()), wait(gate.clone()));
+        tokio::task::yield_now().await;
+        first.heard(Signal::Refused(Duration::from_secs(5)));
+        drop(first);
+        tokio::task::yield_now().await;
+        gone.abort();
+        assert!(gone.await.is_err());
+        drop(tokio::time::timeout(LONG, left).await.expect("the silence is over").expect("no panic"));
     }
 
     #[tokio::test(start_paused = true)]
