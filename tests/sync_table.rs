@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use onedrivefs::clock::{Clock, SeededClock};
-use onedrivefs::emulator::{Edit, EmulatorConfig, Fault, FaultAction, Flavour, Mark};
+use onedrivefs::emulator::{Edit, EmulatorConfig, Fault, FaultAction, Flavour, Mark, Seed};
 use onedrivefs::model::NodeId;
 use onedrivefs::store::{Durability, ParkKind};
 use sync_support::{Machine, Service};
@@ -326,6 +326,31 @@ async fn a_listing_sent_before_our_create_and_answered_after_it_takes_nothing_ba
         assert_eq!(service.control.content("d/edited").unwrap(), "mine", "{flavour:?}");
         assert_eq!(service.control.content("d/new").unwrap(), "new", "{flavour:?}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_listing_that_takes_longer_than_a_program_waits_goes_on_for_the_next_one() {
+    let seed = Seed::Synthetic { files: 5000, per_folder: 5000, size: 1 };
+    let clock = Arc::new(SeededClock::with_seed(1));
+    let config = EmulatorConfig { seed, clock: clock.clone(), ..EmulatorConfig::default() };
+    let service = Service::of(config, clock, tempfile::tempdir().unwrap());
+    let (op, action) = (Some("delta".to_owned()), FaultAction::Stall { after: false });
+    service.control.inject(Fault { method: None, path: None, op, skip: 0, count: None, action });
+    let machine = service.machine().await;
+    let folder = "group 00000/folder 000000";
+    machine.find(folder).await.unwrap();
+    service.control.reset_log();
+    service.control.set_latency(Duration::from_secs(5));
+    let asked = || service.control.counts().get("children.list").copied();
+    let folder = machine.find(folder).await.unwrap().node();
+    let patience = Duration::from_secs(20);
+    let first = tokio::time::timeout(patience, machine.engine.ensure_listed(folder)).await;
+    assert!(first.is_err(), "its pages take longer");
+    let second = tokio::time::timeout(patience, machine.engine.ensure_listed(folder)).await;
+    second.expect("the rest is short").unwrap();
+    let pages = 5000u64.div_ceil(999);
+    assert_eq!(asked(), Some(pages), "no page was asked for twice");
+    assert_eq!(machine.list("group 00000/folder 000000").await.len(), 5000);
 }
 
 #[tokio::test(start_paused = true)]

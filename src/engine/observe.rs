@@ -391,25 +391,40 @@ impl Engine {
     // ---- listings on demand ----
 
     /// Makes sure that the folder's children are known; ready at once where they are.
+    ///
+    /// A listing that was begun goes on when nobody waits for it any more: that of a large folder takes longer than a
+    /// program waits, and the next one who asks shall find it done.
     pub async fn ensure_listed(&self, folder: NodeId) -> Result<(), EngineError> {
         let Some(node) = self.0.store.node(folder)? else { return Err(EngineError::NotFound) };
         if node.listed || node.kind != NodeKind::Folder || (node.remote.is_none() && folder != NodeId::ROOT) {
             return Ok(());
         }
         let gate = self.0.listing_gate(folder);
-        let _turn = gate.lock().await;
+        let turn = gate.lock_owned().await;
         let Some(node) = self.0.store.node(folder)? else { return Err(EngineError::NotFound) };
         if node.listed {
             return Ok(());
         }
-        let result = if self.is_offline() {
-            let begun = tokio::time::timeout(OFFLINE_PATIENCE, self.list(&node)).await;
-            begun.unwrap_or(Err(EngineError::Offline))
-        } else {
-            self.list(&node).await
-        };
-        self.0.drop_listing_gate(folder);
-        result
+        let engine = self.clone();
+        let listing = tokio::spawn(async move {
+            let result = tokio::select! {
+                result = engine.list_with_patience(&node) => result,
+                () = engine.0.stop.cancelled() => Err(EngineError::Deadline),
+            };
+            engine.0.drop_listing_gate(folder);
+            drop(turn);
+            result
+        });
+        // It ends without a result only with the runtime.
+        listing.await.unwrap_or(Err(EngineError::Deadline))
+    }
+
+    async fn list_with_patience(&self, folder: &Node) -> Result<(), EngineError> {
+        if !self.is_offline() {
+            return self.list(folder).await;
+        }
+        let begun = tokio::time::timeout(OFFLINE_PATIENCE, self.list(folder)).await;
+        begun.unwrap_or(Err(EngineError::Offline))
     }
 
     pub(super) async fn list(&self, node: &Node) -> Result<(), EngineError> {
