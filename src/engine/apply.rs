@@ -100,6 +100,11 @@ pub(super) fn is_being_made(tx: &Tx<'_>, item: &RemoteItem) -> Result<bool, Stor
     Ok(sent.into_iter().filter_map(|attempt| Send::parse(&attempt.op)).any(is_that))
 }
 
+/// Whether the item is said to be in a folder that is gone.
+fn is_in_deleted(tx: &Tx<'_>, item: &RemoteItem) -> Result<bool, StoreError> {
+    item.parent.as_ref().map_or(Ok(false), |parent| Ok(tx.tombstone(parent)?.is_some()))
+}
+
 pub(super) struct Applier<'a> {
     pub open: &'a OpenNodes,
     /// The drive is a business drive or a document library.
@@ -133,18 +138,23 @@ impl Applier<'_> {
                 self.effects.doubted.push(item.id.clone());
                 return Ok(());
             }
+            let seq = tx.next_sequence();
+            tx.put_tombstone(&item.id, seq, seen.now, None)?;
             return self.remove(tx, node.id, seen.now);
         }
         if item.root {
             return self.apply_root(tx, item);
         }
-        if seen.source == Source::Report
-            && let Some(deleted_seq) = tx.tombstone(&item.id)?
-        {
-            if seen.sent_seq >= deleted_seq {
-                self.effects.doubted.push(item.id.clone());
+        if let Some(gone_seq) = tx.tombstone(&item.id)? {
+            let is_older = seen.sent_seq < gone_seq;
+            if is_older || seen.source == Source::Report {
+                // It may have been told before it went. But what another client moved out of a folder, before that was
+                // deleted here with all that was known inside, is told only once.
+                if !(is_older && seen.source == Source::Report && is_in_deleted(tx, item)?) {
+                    self.effects.doubted.push(item.id.clone());
+                }
+                return Ok(());
             }
-            return Ok(());
         }
         let known = tx.by_item(&item.id)?.filter(|node| node.kind != NodeKind::Stub && node.remote.is_some());
         match known {

@@ -287,13 +287,13 @@ impl Engine {
             }
             let sent_seq = self.0.store.sequence();
             match self.0.graph.item(&self.0.drive.id, &item, Priority::Enumeration).await {
-                Ok(found) => self.take_in(vec![found], Source::Direct, sent_seq).await,
+                Ok(found) => drop(self.take_in(vec![found], Source::Direct, sent_seq).await),
                 Err(GraphError::NotFound { .. }) if reunited => {
                     let gone = RemoteItem { deleted: true, ..RemoteItem::bare(item.clone()) };
                     self.take_in(vec![gone], Source::Direct, sent_seq).await;
                 }
                 Err(GraphError::NotFound { .. }) => match self.missing(&item, For::Engine).await {
-                    Some(seen) => self.take_in(vec![seen], Source::Direct, sent_seq).await,
+                    Some(seen) => drop(self.take_in(vec![seen], Source::Direct, sent_seq).await),
                     None => return Ok(false),
                 },
                 Err(error) if matches!(classify(&error), Verdict::Look | Verdict::Park { .. }) => {
@@ -331,10 +331,10 @@ impl Engine {
         // Our own changes of these items end faster than they can be looked at: they wait for the next round.
     }
 
-    /// Looks at each once; returns those whose answer our own changes overtook, and which are as doubtful as before.
+    /// Looks at each once; returns those whose answer something overtook, and which are as doubtful as before.
     async fn look_at_doubts(&self, doubted: BTreeSet<ItemId>) -> BTreeSet<ItemId> {
         let (mut settled, mut waiting) = (BTreeMap::new(), BTreeSet::new());
-        let mut gone = Vec::new();
+        let (mut gone, mut overtaken) = (Vec::new(), BTreeSet::new());
         for item in doubted {
             let sent_seq = self.0.store.sequence();
             let Some(seen) = self.look_at(&item).await else { continue };
@@ -342,9 +342,11 @@ impl Engine {
                 waiting.insert(item);
             } else {
                 // What was moved out of a folder that is gone is seen elsewhere first.
-                match seen.deleted {
-                    true => gone.push((seen, sent_seq)),
-                    false => self.take_in(vec![seen], Source::Direct, sent_seq).await,
+                if seen.deleted {
+                    gone.push((seen, sent_seq));
+                } else if self.take_in(vec![seen], Source::Direct, sent_seq).await.contains(&item) {
+                    overtaken.insert(item);
+                    continue;
                 }
                 settled.insert(item, sent_seq);
             }
@@ -353,14 +355,14 @@ impl Engine {
             self.take_in(vec![seen], Source::Direct, sent_seq).await;
         }
         if settled.is_empty() && waiting.is_empty() {
-            return BTreeSet::new();
+            return overtaken;
         }
         let inner = self.0.clone();
-        let forgotten = self.0.blocking.start(move || inner.forget_doubts(settled, waiting)).await;
-        forgotten.unwrap_or_else(|error| {
-            tracing::warn!(%error, "settled doubts stay on record; they are settled again");
-            BTreeSet::new()
-        })
+        match self.0.blocking.start(move || inner.forget_doubts(settled, waiting)).await {
+            Ok(more) => overtaken.extend(more),
+            Err(error) => tracing::warn!(%error, "settled doubts stay on record; they are settled again"),
+        }
+        overtaken
     }
 
     async fn is_being_made(&self, item: &RemoteItem) -> bool {
@@ -372,8 +374,9 @@ impl Engine {
         })
     }
 
-    /// Takes descriptions in. What our own changes overtook while it was on its way is looked at again later.
-    pub(super) async fn take_in(&self, items: Vec<RemoteItem>, source: Source, sent_seq: u64) {
+    /// Takes descriptions in. What something overtook while it was on its way is returned, and looked at again later.
+    pub(super) async fn take_in(&self, items: Vec<RemoteItem>, source: Source, sent_seq: u64) -> Vec<ItemId> {
+        let mut doubted = Vec::new();
         items.iter().for_each(|item| self.0.fetch.remember(item));
         let inner = self.0.clone();
         match self.0.blocking.start(move || inner.observe(&items, source, sent_seq)).await {
@@ -381,11 +384,13 @@ impl Engine {
                 if !effects.doubted.is_empty() {
                     self.0.look.notify_one();
                 }
+                doubted.clone_from(&effects.doubted);
                 self.0.carry_out(effects);
             }
             Err(error) => tracing::error!(%error, "what the service said could not be recorded"),
         }
         self.0.wake.notify_one();
+        doubted
     }
 
     // ---- listings on demand ----

@@ -476,7 +476,7 @@ impl<'a> Tx<'a> {
                 "INSERT OR REPLACE INTO local(id, parent, name, deleted, content, size, mtime, mtime_set,
                  sealed_size, sealed_blake3, sealed_quick, changed_at, changed_seq, park_kind, park_detail, tries,
                  retry_at, local_only)
-                 VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18)",
+                 VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)",
             )?
             .execute(params![
                 id.0,
@@ -900,7 +900,7 @@ impl<'a> Tx<'a> {
         Ok(items)
     }
 
-    /// Remembers that an item was deleted here, at `at`; `folder`: the path of one that may have held something unknown.
+    /// Remembers that an item is gone since `at`; `folder`, where it was deleted here: the path of one that may have held something unknown.
     pub fn put_tombstone(
         &mut self,
         item: &ItemId,
@@ -916,7 +916,7 @@ impl<'a> Tx<'a> {
         Ok(())
     }
 
-    /// When this item was deleted here, if remembered.
+    /// The sequence number at which this item was gone, if remembered.
     pub fn tombstone(&self, item: &ItemId) -> Result<Option<u64>, StoreError> {
         Ok(self
             .db

@@ -1,0 +1,116 @@
+//! Answers that something newer overtook on their way: what they say is looked at again, neither believed nor forgotten.
+
+mod sync_support;
+
+use std::time::Duration;
+
+use onedrivefs::emulator::{Edit, Fault, FaultAction, Flavour};
+use sync_support::{Machine, Service};
+
+const FLAVOURS: [Flavour; 3] = [Flavour::Personal, Flavour::Business, Flavour::DocumentLibrary];
+
+fn file(path: &str, content: &str) -> (String, Option<String>) {
+    (path.into(), Some(content.into()))
+}
+
+fn folder(path: &str) -> (String, Option<String>) {
+    (path.into(), None)
+}
+
+/// A machine that looks at the drive only when it is told to.
+async fn machine(service: &Service) -> Machine {
+    let machine = service.machine_with(|engine, _| engine.poll = Duration::from_secs(3600)).await;
+    machine.look().await;
+    machine
+}
+
+/// What the service says to the next GET of this comes once it is released.
+fn hold_answer(service: &Service, path: &str) {
+    hold_answer_after(service, 0, path);
+}
+
+/// As [`hold_answer`], of the request after so many.
+fn hold_answer_after(service: &Service, skip: u32, path: &str) {
+    service.control.inject(Fault {
+        method: Some("GET".into()),
+        path: Some(path.into()),
+        op: None,
+        skip,
+        count: Some(1),
+        action: FaultAction::Stall { after: true },
+    });
+}
+
+/// Until what is held up is on its way, and all else has happened.
+async fn under_way() {
+    tokio::time::sleep(Duration::from_secs(4)).await;
+}
+
+// S31, S43.
+#[tokio::test(start_paused = true)]
+async fn a_file_that_was_moved_out_elsewhere_before_its_folder_was_deleted_here_is_shown_there() {
+    for flavour in FLAVOURS {
+        let service = Service::new(flavour);
+        service.write_elsewhere("d/e/f", "theirs");
+        let machine = machine(&service).await;
+        machine.unlink("d/e/f").await.expect("unlink");
+        machine.rmdir("d/e").await.expect("rmdir");
+        machine.rmdir("d").await.expect("rmdir");
+        machine.look().await;
+        service.edit(Edit::Move { path: "d/e/f".into(), to: "moved".into() });
+        hold_answer(&service, "delta");
+        machine.engine.refresh();
+        under_way().await;
+        assert_eq!(service.tree(), [file("moved", "theirs")], "{flavour:?}");
+        service.control.release_stalls();
+        under_way().await;
+        assert_eq!(machine.list("").await, ["moved"], "{flavour:?}");
+        assert_eq!(machine.read("moved").await.expect("read"), "theirs", "{flavour:?}");
+    }
+}
+
+// S43.
+#[tokio::test(start_paused = true)]
+async fn a_file_that_was_deleted_here_does_not_come_back_with_a_look_from_before() {
+    for flavour in FLAVOURS {
+        let service = Service::new(flavour);
+        let machine = machine(&service).await;
+        machine.write("f", "mine").await;
+        machine.sync().await;
+        // What happens elsewhere so soon after an own change is looked at by its id.
+        service.edit(Edit::Touch { path: "f".into(), mtime: "2024-03-01T00:00:00Z".into() });
+        hold_answer(&service, &format!("/items/{}", service.control.id_of("f").expect("an id")));
+        machine.engine.refresh();
+        under_way().await;
+        machine.unlink("f").await.expect("unlink");
+        machine.sync().await;
+        assert_eq!(service.tree(), [], "{flavour:?}");
+        service.control.release_stalls();
+        under_way().await;
+        assert!(machine.list("").await.is_empty(), "{flavour:?}");
+    }
+}
+
+// S32, S40.
+#[tokio::test(start_paused = true)]
+async fn a_folder_that_was_deleted_elsewhere_does_not_come_back_with_a_look_from_before() {
+    for flavour in FLAVOURS {
+        let service = Service::new(flavour);
+        service.write_elsewhere("d/other", "theirs");
+        let machine = machine(&service).await;
+        // The name is taken by now: what has it is looked at, and then the folder.
+        machine.write("d/f", "mine").await;
+        service.write_elsewhere("d/f", "theirs");
+        hold_answer_after(&service, 1, &format!("/items/{}", service.control.id_of("d").expect("an id")));
+        under_way().await;
+        service.edit(Edit::Delete { path: "d".into() });
+        machine.look().await;
+        under_way().await;
+        service.control.release_stalls();
+        machine.sync().await;
+        machine.look().await;
+        assert_eq!(service.tree(), [folder("d"), file("d/f", "mine")], "{flavour:?}");
+        assert_eq!(machine.list("").await, ["d"], "{flavour:?}");
+        assert_eq!(machine.list("d").await, ["f"], "{flavour:?}");
+    }
+}
