@@ -114,3 +114,27 @@ async fn a_folder_that_was_deleted_elsewhere_does_not_come_back_with_a_look_from
         assert_eq!(machine.list("d").await, ["f"], "{flavour:?}");
     }
 }
+
+// S31.
+#[tokio::test(start_paused = true)]
+async fn a_file_keeps_its_newest_version_when_a_look_from_before_is_answered_after_it() {
+    for flavour in FLAVOURS {
+        let service = Service::new(flavour);
+        service.write_elsewhere("g", "mine");
+        let machine = machine(&service).await;
+        // The name is taken by now: what has it is looked at.
+        machine.rename("g", "f").await.expect("rename");
+        service.write_elsewhere("f", "first");
+        hold_answer(&service, ":/f");
+        under_way().await;
+        service.write_elsewhere("f", "second, longer");
+        machine.look().await;
+        service.control.release_stalls();
+        machine.sync().await;
+        machine.look().await;
+        assert_eq!(machine.read("f").await.expect("read"), "second, longer", "{flavour:?}");
+        let tree = service.tree();
+        assert!(tree.contains(&file("f", "second, longer")), "{flavour:?}: {tree:?}");
+        assert!(tree.iter().any(|(_, content)| content.as_deref() == Some("mine")), "{flavour:?}: {tree:?}");
+    }
+}

@@ -245,6 +245,7 @@ impl Applier<'_> {
         let id = tx.node_of_item(&item.id)?;
         tx.set_kind(id, node_kind(kind))?;
         tx.set_remote(id, Some(&view_of(item, Some(parent), name.clone())))?;
+        tx.set_seen(id)?;
         tx.set_web_url(id, item.web_url.as_deref())
     }
 
@@ -264,7 +265,8 @@ impl Applier<'_> {
         if new == *old {
             return Ok(());
         }
-        if is_overtaken(node, seen.sent_seq) {
+        let matters = node.kind == NodeKind::File || !old.same_place(&new);
+        if is_overtaken(node, seen.sent_seq) || (matters && tx.seen(node.id)? > seen.sent_seq) {
             self.effects.doubted.push(item.id.clone());
             return Ok(());
         }
@@ -285,6 +287,7 @@ impl Applier<'_> {
             tracing::debug!(item = %item.id, "a temporary name is visible");
         }
         tx.set_remote(node.id, Some(&new))?;
+        tx.set_seen(node.id)?;
         if item.web_url.is_some() {
             tx.set_web_url(node.id, item.web_url.as_deref())?;
         }

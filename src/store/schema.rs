@@ -8,7 +8,7 @@ use super::StoreError;
 const APPLICATION_ID: i32 = 0x4f44_4653;
 
 /// Each step brings the database from version `index` to `index + 1`; steps are never edited once released.
-const MIGRATIONS: &[&str] = &[V1, V2, V3, V4, V5, V6, V7];
+const MIGRATIONS: &[&str] = &[V1, V2, V3, V4, V5, V6, V7, V8];
 
 /// The newest format that this program knows.
 pub(super) const KNOWN: i64 = MIGRATIONS.len() as i64;
@@ -110,6 +110,12 @@ const V7: &str = "
 -- When an item was deleted here, and the path of a folder: something unknown may have gone with it.
 ALTER TABLE tombstones ADD COLUMN at INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE tombstones ADD COLUMN folder TEXT;
+";
+
+const V8: &str = "
+-- Sequence number at which what is known of the item was last told to be otherwise; an answer to what was sent before may
+-- be older than that.
+ALTER TABLE nodes ADD COLUMN seen_seq INTEGER NOT NULL DEFAULT 0;
 ";
 
 /// Brings a fresh or older database to the present version; refuses a newer or foreign one.

@@ -260,12 +260,13 @@ impl<'a> Tx<'a> {
         if child_id(&self.db, parent, &place.name)?.is_some() {
             return Ok(false);
         }
+        let seen_seq = self.next_sequence();
         let (version, hashes) = (&view.version, &view.version.hashes);
         self.db
             .prepare_cached(
                 "INSERT INTO nodes(kind, parent, name, fold, item, r_parent, r_name, r_size, r_mtime, r_btime,
-                 r_etag, r_ctag, r_quick, r_sha1, r_sha256, r_flags, web_url, mark)
-                 VALUES(?1, ?2, ?3, ?4, ?5, ?2, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)",
+                 r_etag, r_ctag, r_quick, r_sha1, r_sha256, r_flags, web_url, mark, seen_seq)
+                 VALUES(?1, ?2, ?3, ?4, ?5, ?2, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18)",
             )?
             .execute(params![
                 kind.to_sql(),
@@ -285,6 +286,7 @@ impl<'a> Tx<'a> {
                 if view.malware { FLAG_MALWARE } else { 0 },
                 web_url,
                 generation as i64,
+                seen_seq as i64,
             ])?;
         let id = NodeId(self.db.last_insert_rowid());
         self.changed(id, false);
@@ -476,7 +478,7 @@ impl<'a> Tx<'a> {
                 "INSERT OR REPLACE INTO local(id, parent, name, deleted, content, size, mtime, mtime_set,
                  sealed_size, sealed_blake3, sealed_quick, changed_at, changed_seq, park_kind, park_detail, tries,
                  retry_at, local_only)
-                 VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)",
+                 VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18)",
             )?
             .execute(params![
                 id.0,
@@ -508,6 +510,23 @@ impl<'a> Tx<'a> {
             .execute(params![id.0, seq as i64, time.0])?;
         self.touched.insert(id);
         Ok(())
+    }
+
+    /// Records that another state of the item than was known is known from here on.
+    pub fn set_seen(&mut self, id: NodeId) -> Result<(), StoreError> {
+        let seq = self.next_sequence();
+        self.db
+            .prepare_cached("UPDATE nodes SET seen_seq = ?2 WHERE id = ?1")?
+            .execute(params![id.0, seq as i64])?;
+        Ok(())
+    }
+
+    /// When [`Tx::set_seen`] last was.
+    pub fn seen(&self, id: NodeId) -> Result<u64, StoreError> {
+        Ok(self
+            .db
+            .prepare_cached("SELECT seen_seq FROM nodes WHERE id = ?1")?
+            .query_row([id.0], |row| row.get::<_, i64>(0).map(|seq| seq as u64))?)
     }
 
     /// Records when something of the node was last changed here. Sending a change must not move it: programs
