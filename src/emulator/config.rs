@@ -71,6 +71,8 @@ pub struct EmulatorConfig {
     pub tokens: Tokens,
     /// Sites besides the user's own drive.
     pub sites: Vec<SiteConfig>,
+    /// Drives of other people, of which the user sees what they share ([`super::Control::share_with_me`]).
+    pub others_drives: usize,
     /// CID of a personal drive; computed from `id_seed` when `None`. Give one below 2^60 for the short form.
     pub personal_cid: Option<u64>,
     /// Bytes of quota of each drive.
@@ -105,6 +107,7 @@ impl Default for EmulatorConfig {
                 display_name: "Team".into(),
                 libraries: vec!["Documents".into()],
             }],
+            others_drives: 0,
             personal_cid: None,
             quota_total: 1 << 40,
             page_size: 200,

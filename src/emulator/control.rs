@@ -303,9 +303,41 @@ impl Control {
 
     /// Marks an item of the user's drive.
     pub fn mark(&self, path: &str, mark: Mark) -> Result<(), String> {
+        self.mark_at(0, path, mark)
+    }
+
+    /// Marks an item of the drive with this id.
+    pub fn mark_in(&self, drive_id: &str, path: &str, mark: Mark) -> Result<(), String> {
+        let at = self.with(|s| s.drive_by_id(drive_id)).map_err(|e| e.code.into_owned())?;
+        self.mark_at(at, path, mark)
+    }
+
+    /// Its owner shares an item with the user, or ends that (graph-api 2.5).
+    pub fn share_with_me(&self, drive_id: &str, path: &str, on: bool) -> Result<(), String> {
         let now = self.now();
         self.with(|s| {
-            let drive = &mut s.drives[0];
+            let at = s.drive_by_id(drive_id).map_err(|e| e.code.into_owned())?;
+            let drive = &mut s.drives[at];
+            let slot = find(drive, path).ok_or("itemNotFound")?;
+            drive.tree.touch(slot, now);
+            drive.tree.node_mut(slot).extra_mut().shared_with_me = on;
+            Ok(())
+        })
+    }
+
+    /// A drive is deleted with all that is in it.
+    pub fn delete_drive(&self, drive_id: &str) -> Result<(), String> {
+        self.with(|s| {
+            let at = s.drive_by_id(drive_id).map_err(|e| e.code.into_owned())?;
+            s.drives[at].gone = true;
+            Ok(())
+        })
+    }
+
+    fn mark_at(&self, at: usize, path: &str, mark: Mark) -> Result<(), String> {
+        let now = self.now();
+        self.with(|s| {
+            let drive = &mut s.drives[at];
             let slot = find(drive, path).ok_or("itemNotFound")?;
             if matches!(mark, Mark::NoAccess(_)) {
                 drive.tree.touch(slot, now);
@@ -346,6 +378,15 @@ impl Control {
     pub fn content(&self, path: &str) -> Option<Bytes> {
         self.with(|s| {
             let drive = &s.drives[0];
+            drive.tree.node(find(drive, path)?).blob()?.to_bytes().ok()
+        })
+    }
+
+    /// As [`Control::content`], of the drive with this id.
+    pub fn content_in(&self, drive_id: &str, path: &str) -> Option<Bytes> {
+        self.with(|s| {
+            let at = s.drive_by_id(drive_id).ok()?;
+            let drive = &s.drives[at];
             drive.tree.node(find(drive, path)?).blob()?.to_bytes().ok()
         })
     }

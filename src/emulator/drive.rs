@@ -53,6 +53,10 @@ pub(crate) struct Drive {
     pub(crate) created: Ms,
     /// Server-relative path of the library, for `webUrl`.
     pub(crate) web_path: String,
+    /// Another person's: only what they share may be seen.
+    pub(crate) private: bool,
+    /// It was deleted.
+    pub(crate) gone: bool,
     /// Observed on Business, against the documentation (graph-api 3.4).
     pub(crate) c_tag_moves_on_rename: bool,
     /// Reserved names are sometimes answered 403 (graph-api 4.3).
@@ -78,6 +82,8 @@ impl Drive {
             owner: 0,
             created: now,
             web_path: web_path.to_owned(),
+            private: false,
+            gone: false,
             c_tag_moves_on_rename: false,
             reserved_names_403: false,
             report_descendants: true,
@@ -113,7 +119,9 @@ impl Drive {
     /// 423 when locked by someone else, in the shape set for the item (graph-api 8.2).
     pub(crate) fn has_access(&self, slot: Slot) -> bool {
         let lost = |at: Slot| self.tree.node(at).extra.as_ref().is_some_and(|extra| extra.no_access);
-        !lost(slot) && !lost(ROOT) && !self.tree.ancestors(slot).any(lost)
+        let shared = |at: Slot| self.tree.node(at).extra.as_ref().is_some_and(|extra| extra.shared_with_me);
+        let given = !self.private || shared(slot) || self.tree.ancestors(slot).any(shared);
+        given && !lost(slot) && !lost(ROOT) && !self.tree.ancestors(slot).any(lost)
     }
 
     pub(crate) fn check_lock(&self, slot: Slot, by: Who) -> ApiResult<()> {

@@ -143,6 +143,9 @@ impl State {
     }
 
     fn on_drive(&self, call: &Call, at: usize, tail: &[String]) -> ApiResult<Reply> {
+        if !self.drives[at].has_access(ROOT) {
+            return Err(ApiError::new(403, "accessDenied", "Access denied"));
+        }
         let r = self.renderer(call);
         let tail: Vec<&str> = tail.iter().map(String::as_str).collect();
         match (call.method.as_str(), tail.as_slice()) {
@@ -152,6 +155,9 @@ impl State {
                 Ok(Reply::json(200, Value::Object(drive)))
             }
             ("GET", ["special"]) => self.specials(call, at),
+            ("GET", ["sharedWithMe" | "sharedWithMe()"]) if at == 0 => {
+                Ok(r.collection("Collection(driveItem)", r.shared_with_me()))
+            }
             (
                 "GET",
                 ["recent" | "recent()" | "sharedWithMe" | "sharedWithMe()" | "following" | "bundles"],
@@ -189,10 +195,16 @@ impl State {
         let tail: Vec<&str> = route.tail.iter().map(String::as_str).collect();
         match (&route.base, tail.as_slice()) {
             (Base::MyDrives, []) => Ok(drives(&[0])),
-            (Base::Drives, []) => Ok(drives(&(0..self.drives.len()).collect::<Vec<_>>())),
+            (Base::Drives, []) => {
+                let seen = |at: &usize| !self.drives[*at].gone && self.drives[*at].has_access(ROOT);
+                Ok(drives(&(0..self.drives.len()).filter(seen).collect::<Vec<_>>()))
+            }
             (Base::UserDrives(user), []) => Ok(drives(&[self.user(user)?])),
             (Base::GroupDrives(_), []) => Ok(drives(self.sites.first().map_or(&[][..], |s| &s.drives))),
-            (Base::SiteDrives(addr), []) => Ok(drives(&self.site(addr)?.drives)),
+            (Base::SiteDrives(addr), []) => {
+                let all = self.site(addr)?.drives.iter();
+                Ok(drives(&all.copied().filter(|at| !self.drives[*at].gone).collect::<Vec<_>>()))
+            }
             (Base::Site(SiteAddr::Id(f)), []) if f.starts_with("getAllSites") => {
                 Ok(sites(self.sites.iter().collect()))
             }

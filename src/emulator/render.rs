@@ -245,26 +245,53 @@ impl Renderer<'_> {
             item.insert("malware".into(), json!({"description": "EICAR-Test-File"}));
         }
         if let Some((other, target)) = extra.remote
-            && let Some(theirs) = self.state.drives.get(other)
+            && other < self.state.drives.len()
         {
-            let node = theirs.tree.node(target);
-            let f = theirs.flavour().fraction();
-            let mut remote = json!({
-                "id": theirs.ids.item_id(target),
-                "name": node.name,
-                "size": node.weight(),
-                "parentReference": self.parent_reference(other, target, Within::Delta),
-                "fileSystemInfo": {
-                    "createdDateTime": rfc3339(node.fs_created, f),
-                    "lastModifiedDateTime": rfc3339(node.fs_modified, f),
-                },
-                "webUrl": self.web_url(theirs, target),
-            });
-            if let Some(folder) = node.folder() {
-                remote["folder"] = json!({"childCount": folder.children.len()});
-            }
-            item.insert("remoteItem".into(), remote);
+            item.insert("remoteItem".into(), self.remote_item(other, target));
         }
+    }
+
+    /// What a shortcut, or an entry of `sharedWithMe`, says of the item that it stands for (graph-api 2.5).
+    fn remote_item(&self, other: usize, target: Slot) -> Value {
+        let theirs = &self.state.drives[other];
+        let node = theirs.tree.node(target);
+        let f = theirs.flavour().fraction();
+        let mut remote = json!({
+            "id": theirs.ids.item_id(target),
+            "name": node.name,
+            "size": node.weight(),
+            "parentReference": self.parent_reference(other, target, Within::Delta),
+            "fileSystemInfo": {
+                "createdDateTime": rfc3339(node.fs_created, f),
+                "lastModifiedDateTime": rfc3339(node.fs_modified, f),
+            },
+            "webUrl": self.web_url(theirs, target),
+        });
+        match node.folder() {
+            Some(folder) => remote["folder"] = json!({"childCount": folder.children.len()}),
+            None => remote["file"] = json!({"mimeType": "application/octet-stream"}),
+        }
+        remote
+    }
+
+    /// The entries of `sharedWithMe`: their own ids lead nowhere (graph-api 2.5).
+    pub(crate) fn shared_with_me(&self) -> Vec<Value> {
+        let mut all = Vec::new();
+        for (at, drive) in self.state.drives.iter().enumerate().filter(|(_, drive)| !drive.gone) {
+            for slot in drive.tree.subtree(ROOT) {
+                let node = drive.tree.node(slot);
+                if !node.extra.as_ref().is_some_and(|extra| extra.shared_with_me) {
+                    continue;
+                }
+                all.push(json!({
+                    "id": format!("shared-{at}-{slot}"),
+                    "name": node.name,
+                    "size": node.weight(),
+                    "remoteItem": self.remote_item(at, slot),
+                }));
+            }
+        }
+        all
     }
 
     /// What comes only when selected (graph-api 3.2).

@@ -135,6 +135,17 @@ impl State {
                 drives,
             });
         }
+        for n in 0..config.others_drives {
+            let ids = DriveIds::new(config.flavour, mix(seed ^ (0x9000 + n as u64)));
+            let ids = ids.with_cid(mix(seed ^ (0xB0B + n as u64)));
+            let web = match config.flavour.is_business() {
+                true => format!("contoso-my.sharepoint.com/personal/bob{n}_contoso_com/Documents"),
+                false => "onedrive.live.com".to_owned(),
+            };
+            let at = state.add_drive(ids, "OneDrive", &web, now);
+            state.drives[at].owner = OTHER;
+            state.drives[at].private = true;
+        }
         state
     }
 
@@ -164,7 +175,7 @@ impl State {
     }
 
     pub(crate) fn drive_by_id(&self, id: &str) -> ApiResult<usize> {
-        let found = self.drives.iter().position(|d| d.ids.is_drive(id));
+        let found = self.drives.iter().position(|d| d.ids.is_drive(id) && !d.gone);
         found.ok_or_else(ApiError::not_found)
     }
 

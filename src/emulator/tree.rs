@@ -73,6 +73,8 @@ pub(crate) struct Extra {
     pub(crate) no_hash: bool,
     /// The user may not even look at it any more, nor at what is in it.
     pub(crate) no_access: bool,
+    /// Its owner shares it, and what is in it, with the user (graph-api 2.5).
+    pub(crate) shared_with_me: bool,
     /// A `size` that differs from the bytes delivered (graph-api 6.4), or a negative folder size (3.2).
     pub(crate) size: Option<i64>,
     /// A shortcut's target: drive index and slot (graph-api 2.5).
