@@ -51,7 +51,7 @@ use crate::clock::Clock;
 pub use counters::Counters;
 pub use delta::{DeltaFrom, DeltaLink, DeltaPage, PageLink};
 pub use download::{BodyStream, Download};
-pub use drives::{DriveSelector, PushChannel};
+pub use drives::{BadSelector, DriveSelector, FarItem, PushChannel, Site};
 pub use error::{GraphError, Ids, Result};
 pub use limiter::{LimiterConfig, Pool, Priority};
 pub use listing::ChildrenPage;

@@ -7,6 +7,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
+use super::drives::{FarItem, Site};
 use crate::model::hash::{from_hex, quick_xor_from_base64};
 use crate::model::remote::{DownloadUrl, ModifiedBy};
 use crate::model::{
@@ -139,6 +140,72 @@ pub fn drive(bytes: &[u8]) -> Option<Drive> {
 /// A page of drives.
 pub fn drives(bytes: &[u8]) -> Option<Page<Drive>> {
     read_page(bytes, WireDrive::into_model)
+}
+
+/// A page of sites.
+pub fn sites(bytes: &[u8]) -> Option<Page<Site>> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Raw {
+        id: Option<String>,
+        name: Option<String>,
+        display_name: Option<String>,
+    }
+    read_page(bytes, |raw: Raw| {
+        let id = raw.id.filter(|id| !id.is_empty())?;
+        let given = |name: Option<String>| name.filter(|name| !name.trim().is_empty());
+        let name = given(raw.display_name).or_else(|| given(raw.name));
+        Some(Site { name: name.unwrap_or_else(|| id.clone()), id })
+    })
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct WireFar {
+    name: Option<String>,
+    remote_item: Option<WireThere>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct WireThere {
+    id: Option<String>,
+    name: Option<String>,
+    file: Option<Present>,
+    package: Option<Present>,
+    parent_reference: Option<WireTherein>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct WireTherein {
+    drive_id: Option<String>,
+    drive_type: Option<String>,
+}
+
+impl WireFar {
+    fn into_model(self) -> Option<FarItem> {
+        let there = self.remote_item?;
+        let within = there.parent_reference?;
+        let item = there.id.filter(|id| !id.is_empty())?;
+        Some(FarItem {
+            drive: DriveId::new(within.drive_id.filter(|id| !id.is_empty())?),
+            drive_type: within.drive_type.as_deref().map(|text| drive_type(Some(text))),
+            name: self.name.or(there.name).unwrap_or_else(|| item.clone()),
+            item: ItemId::new(item),
+            is_folder: there.file.is_none() && there.package.is_none(),
+        })
+    }
+}
+
+/// What a shortcut leads to; none if the item is no shortcut.
+pub fn far_item(bytes: &[u8]) -> Option<FarItem> {
+    read::<WireFar>(bytes)?.into_model()
+}
+
+/// A page of items of other drives.
+pub fn far_items(bytes: &[u8]) -> Option<Page<FarItem>> {
+    read_page(bytes, WireFar::into_model)
 }
 
 /// The id of a site.
@@ -474,16 +541,20 @@ struct WireQuota {
     state: Option<String>,
 }
 
+fn drive_type(text: Option<&str>) -> DriveType {
+    match text {
+        Some("personal") => DriveType::Personal,
+        Some("business") => DriveType::Business,
+        _ => DriveType::DocumentLibrary,
+    }
+}
+
 impl WireDrive {
     fn into_model(self) -> Option<Drive> {
         let owner = self.owner.and_then(|owner| owner.user.or(owner.group)).and_then(|who| who.display_name);
         Some(Drive {
             id: DriveId::new(self.id.filter(|id| !id.is_empty())?),
-            drive_type: match self.drive_type.as_deref() {
-                Some("personal") => DriveType::Personal,
-                Some("business") => DriveType::Business,
-                _ => DriveType::DocumentLibrary,
-            },
+            drive_type: drive_type(self.drive_type.as_deref()),
             name: self.name.unwrap_or_default(),
             web_url: self.web_url,
             owner,
