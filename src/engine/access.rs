@@ -25,7 +25,7 @@ impl Engine {
             }
             // The item is gone, or the drive with all that was in it.
             GraphError::NotFound { .. } => {
-                let seen = graph.root(drive, Priority::Upload).await;
+                let seen = self.0.root_item(Priority::Upload).await;
                 let gone = matches!(seen, Err(GraphError::AccessDenied { .. } | GraphError::NotFound { .. }));
                 gone.then_some(lost)
             }

@@ -109,6 +109,8 @@ pub(super) struct Applier<'a> {
     pub open: &'a OpenNodes,
     /// The drive is a business drive or a document library.
     pub business: bool,
+    /// The folder that is the root here, where that is not the drive's own.
+    pub top: Option<ItemId>,
     pub effects: Effects,
 }
 
@@ -142,7 +144,7 @@ impl Applier<'_> {
             tx.put_tombstone(&item.id, seq, seen.now, None)?;
             return self.remove(tx, node.id, seen.now);
         }
-        if item.root {
+        if item.root || self.top.as_ref() == Some(&item.id) {
             return self.apply_root(tx, item);
         }
         if let Some(gone_seq) = tx.tombstone(&item.id)? {
@@ -194,6 +196,7 @@ impl Applier<'_> {
         };
         if item.deleted
             || item.root
+            || self.top.as_ref() == Some(&item.id)
             || tx.knows(&item.id)?
             || tx.tombstone(&item.id)?.is_some()
             || is_being_made(tx, item)?

@@ -350,11 +350,7 @@ impl Inner {
         node: &Node,
         change: impl FnOnce(&mut crate::store::Tx<'_>, &mut super::apply::Applier<'_>) -> Result<(), StoreError>,
     ) -> Result<(), StoreError> {
-        let mut applier = super::apply::Applier {
-            open: &self.open,
-            business: self.is_business(),
-            effects: Default::default(),
-        };
+        let mut applier = self.applier();
         let committed = self.store.write_changes(Durability::Process, |tx| -> Result<_, StoreError> {
             if tx.find(node.id)?.as_ref() == Some(node) { change(tx, &mut applier) } else { Ok(()) }
         })?;

@@ -155,8 +155,7 @@ impl Engine {
 
     async fn find_root(&self) -> Result<RemoteItem, EngineError> {
         let sent_seq = self.0.store.sequence();
-        let root = self.0.graph.root(&self.0.drive.id, Priority::Upload).await?;
-        let root = RemoteItem { root: true, ..root };
+        let root = self.0.root_item(Priority::Upload).await?;
         self.take_in(vec![root.clone()], Source::Direct, sent_seq).await;
         Ok(root)
     }

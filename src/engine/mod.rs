@@ -68,8 +68,8 @@ use crate::clock::Clock;
 use crate::content::{
     Base, BaseKind, Blocking, Cache, ContentKey, Staging, StagingError, StagingFile, StagingId,
 };
-use crate::graph::{Graph, GraphError};
-use crate::model::{ContentVersion, Drive, DriveType, ETag, NodeId, Quota, Timestamp};
+use crate::graph::{DeltaFrom, DeltaPage, Graph, GraphError, Priority};
+use crate::model::{ContentVersion, Drive, DriveType, ETag, ItemId, NodeId, Quota, RemoteItem, Timestamp};
 use crate::store::{Change, Node, Store};
 
 pub use copies::{ConflictCopy, CopyState, Keep, SettleError};
@@ -119,6 +119,8 @@ pub struct EngineConfig {
     pub read_only: bool,
     /// Deletes from before the drive was read again that wait for no confirmation: at most so many.
     pub confirm_above: u64,
+    /// Only what is in this folder of the drive: it is the root then. The drive itself may be out of reach.
+    pub top: Option<ItemId>,
 }
 
 impl Default for EngineConfig {
@@ -134,6 +136,7 @@ impl Default for EngineConfig {
             utc_offset: 0,
             read_only: false,
             confirm_above: 1000,
+            top: None,
         }
     }
 }
@@ -300,7 +303,8 @@ impl Engine {
             async move { engine?.missing(&item, missing::For::Reader).await }.boxed()
         }));
         tokio::spawn(self.clone().observe_changes());
-        if self.0.config.push {
+        // The channel tells of whole drives, to those who may see them.
+        if self.0.config.push && self.0.config.top.is_none() {
             tokio::spawn(self.clone().gather_told());
             tokio::spawn(self.clone().follow_push());
         }
@@ -469,6 +473,23 @@ impl Inner {
     fn set_looked(&self, sent_seq: u64) {
         self.looked.fetch_max(sent_seq, Ordering::AcqRel);
         self.looks.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// The item whose node is the root.
+    async fn root_item(&self, priority: Priority) -> Result<RemoteItem, GraphError> {
+        let found = match &self.config.top {
+            None => self.graph.root(&self.drive.id, priority).await?,
+            Some(top) => self.graph.item(&self.drive.id, top, priority).await?,
+        };
+        Ok(RemoteItem { root: true, parent: None, ..found })
+    }
+
+    /// One page of the changes of what is shown here.
+    async fn delta(&self, from: &DeltaFrom, priority: Priority) -> Result<DeltaPage, GraphError> {
+        match &self.config.top {
+            None => self.graph.delta(&self.drive.id, from, priority).await,
+            Some(top) => self.graph.delta_below(&self.drive.id, top, from, priority).await,
+        }
     }
 
     fn state(&self) -> State {

@@ -104,7 +104,7 @@ impl Engine {
         loop {
             let start = from.as_ref().map_or(DeltaFrom::Start, |link| DeltaFrom::Link(link.clone()));
             let priority = if enumerating { Priority::Enumeration } else { Priority::Listing };
-            let page = match self.0.graph.delta(&self.0.drive.id, &start, priority).await {
+            let page = match self.0.delta(&start, priority).await {
                 Ok(page) => page,
                 Err(GraphError::Resync { location, .. }) => {
                     tracing::warn!("the service asks to read the whole drive again");
@@ -169,8 +169,7 @@ impl Engine {
             return Ok(());
         }
         let sent_seq = self.0.store.sequence();
-        let root = self.0.graph.root(&self.0.drive.id, Priority::Interactive).await?;
-        let root = RemoteItem { root: true, ..root };
+        let root = self.0.root_item(Priority::Interactive).await?;
         self.take_in(vec![root], Source::Direct, sent_seq).await;
         Ok(())
     }
@@ -502,7 +501,9 @@ impl Engine {
 
     /// Whether nothing is inside a folder that is to be deleted; what is found there is taken in.
     pub(super) async fn is_empty_remotely(&self, node: &Node) -> Result<bool, GraphError> {
-        let Some(view) = &node.remote else { return Ok(true) };
+        // What a shortcut leads to is not in it.
+        let view = node.remote.as_ref().filter(|_| node.kind != NodeKind::Shortcut);
+        let Some(view) = view else { return Ok(true) };
         let sent_seq = self.0.store.sequence();
         let page = self.0.graph.children(&self.0.drive.id, &view.item, None, Priority::Upload).await?;
         let empty = page.items.is_empty();
@@ -521,7 +522,12 @@ impl Engine {
 
 impl Inner {
     pub(super) fn applier(&self) -> Applier<'_> {
-        Applier { open: &self.open, business: self.is_business(), effects: Effects::default() }
+        Applier {
+            open: &self.open,
+            business: self.is_business(),
+            top: self.config.top.clone(),
+            effects: Effects::default(),
+        }
     }
 
     /// Applies a round: the last entry of each item, first what is there, then what is gone.

@@ -44,8 +44,7 @@ impl Inner {
         result: Option<&RemoteItem>,
     ) -> Result<Effects, StoreError> {
         let now = Timestamp::from(self.clock.wall());
-        let business = self.is_business();
-        let mut applier = Applier { open: &self.open, business, effects: Effects::default() };
+        let mut applier = self.applier();
         // A power cut that takes this back leaves the attempt, which is then verified.
         let committed = self.store.write_changes(Durability::Process, |tx| -> Result<(), StoreError> {
             tx.remove_attempt(id)?;
@@ -87,8 +86,7 @@ impl Inner {
         sent_seq: u64,
     ) -> Result<Effects, StoreError> {
         let now = Timestamp::from(self.clock.wall());
-        let mut applier =
-            Applier { open: &self.open, business: self.is_business(), effects: Effects::default() };
+        let mut applier = self.applier();
         let committed = self.store.write_changes(Durability::Process, |tx| -> Result<(), StoreError> {
             let seen = Seen { source, sent_seq, now };
             items.iter().try_for_each(|item| applier.apply(tx, item, seen))?;

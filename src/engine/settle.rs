@@ -278,7 +278,7 @@ mod tests {
             tx.set_shown_mtime(id, Some(made))?;
             let naming = Naming { host: "box".into(), now: made, utc_offset: 0 };
             let open = OpenNodes::default();
-            let mut applier = Applier { open: &open, business: true, effects: Effects::default() };
+            let mut applier = Applier { open: &open, business: true, top: None, effects: Effects::default() };
             settle(tx, &tx.node(id)?, &Outcome::TakeRemote { notice: None }, &naming, &mut applier)?;
             Ok(tx.node(id)?.mtime())
         });
