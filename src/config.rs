@@ -34,7 +34,7 @@ pub struct ConfigError {
 /// Everything a mount needs to know, with nothing left open.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MountSettings {
-    /// Which drive: `me`, or a drive's id.
+    /// Which drive: `me`, a drive's id, a site's library; `all`, or a list.
     pub drive: String,
     /// Where it is shown: absolute, without symbolic links.
     pub mountpoint: PathBuf,
@@ -111,7 +111,7 @@ impl MountSettings {
             remedy: remedy.to_owned(),
         };
         if drive.is_empty() {
-            return Err(invalid("drive", "it is empty", "give 'me' or a drive's id"));
+            return Err(invalid("drive", "it is empty", "give 'me', 'all' or a drive's id"));
         }
         if !mountpoint.is_absolute() {
             return Err(invalid("mountpoint", "it is not absolute", "give a path that begins with /"));

@@ -27,6 +27,7 @@ impl ControlHandler for Fake {
             mountpoint: WirePath(self.mountpoint.clone()),
             state: MountState::Offline,
             drive: None,
+            drives: Vec::new(),
             account: "default".into(),
             state_dir: WirePath::default(),
             cache_dir: WirePath::default(),

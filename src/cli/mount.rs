@@ -18,13 +18,18 @@ const STAY_BEHIND: &str = "ONEDRIVEFS_STAY_BEHIND";
 /// A log longer than this is set aside when a daemon starts.
 const LOG_MAX: u64 = 16 << 20;
 
-/// Mount a drive at a directory.
+/// Mount a drive, or several, at a directory.
+///
+/// 'all' shows OneDrive/, Shared with me/ and Sites/SITE/LIBRARY/. With several drives, cache-size and
+/// metadata-memory hold for each that somebody went into.
 ///
 /// Returns when the directory is usable and leaves a daemon that serves it.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   onedrivefs mount me ~/OneDrive
   onedrivefs mount me ~/OneDrive --read-only
+  onedrivefs mount all ~/cloud
+  onedrivefs mount me,team=contoso.sharepoint.com:/sites/Team:Plans ~/cloud
   onedrivefs mount 'b!Zk3…' /mnt/team -o allow_other,uid=1000,cache-size=50GiB
   onedrivefs mount me /mnt/one --foreground --graph-url http://127.0.0.1:8080
 
@@ -37,7 +42,8 @@ request-rate, request-burst, log.
 Signals: SIGTERM and SIGINT unmount, and send what is unsent for at most the
 drain-timeout; a second one ends it at once. SIGUSR1 looks for changes now.")]
 pub struct Args {
-    /// Which drive: 'me', or a drive's id
+    /// Which drive: 'me', a drive's id, HOST:/sites/NAME[:LIBRARY]; 'all'; or several with commas between, each
+    /// [NAME=]DRIVE
     drive: String,
     /// Where to mount it: an existing directory
     mountpoint: PathBuf,

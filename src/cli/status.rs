@@ -120,6 +120,14 @@ fn text(status: &Status) -> String {
             line("space", format!("{used} used of {total}{}", if quota.exceeded { ", full" } else { "" }));
         }
     }
+    for part in &status.drives {
+        let at = match part.path.as_path().as_os_str().is_empty() {
+            true => "(here)".into(),
+            false => part.path.as_path().display().to_string(),
+        };
+        let unsent = if part.pending == 0 { String::new() } else { format!(", {} unsent", part.pending) };
+        line("drive", format!("{at}: {}{unsent}", part.state.word()));
+    }
     line("items", status.items.to_string());
     if let Some(reading) = &status.reading {
         line("reading", reading_text(reading));
@@ -199,6 +207,7 @@ mod tests {
             mountpoint: WirePath("/mnt/one".into()),
             state: MountState::Online,
             drive: Some(drive),
+            drives: Vec::new(),
             account: "work".into(),
             state_dir: WirePath::default(),
             cache_dir: WirePath::default(),

@@ -1,5 +1,5 @@
-//! Builds the concrete things of one mount and wires them. Real and demo assembly are the same code but for
-//! the service's address and the credentials.
+//! Builds the concrete things of a drive and wires them. Real and demo assembly are the same code but for the
+//! service's address and the credentials.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -19,41 +19,69 @@ use crate::disk::Disk;
 use crate::engine::{ChangeSink, Engine, EngineConfig, GraphFetch, Parts, SharedFetch};
 use crate::fuse::NotifyHandle;
 use crate::graph::{DriveSelector, Graph, GraphConfig, GraphError, HttpTransport, LimiterConfig};
-use crate::model::{Drive, DriveId, DriveType, Ino, NodeId, names};
+use crate::model::{Drive, DriveId, DriveType, Ino, ItemId, NodeId, names};
 use crate::store::{Change, StateLock, Store, StoreError};
+use crate::vfs::forest::Entrances;
 use crate::vfs::{Invalidation, Kept, Vfs, VfsConfig};
 
-/// The slot of the only drive of a mount.
-const SLOT: u16 = 0;
-
-/// Everything of one mount that is not the mount itself. Dropped in this order.
-pub(super) struct Assembled {
-    pub files: Arc<Vfs<Engine>>,
-    pub engine: Engine,
-    pub notify: NotifyHandle,
+/// What all drives of a mount have in common.
+pub(super) struct Shared {
+    pub settings: MountSettings,
+    pub graph: Graph,
     pub clock: Arc<dyn Clock>,
-    /// Held until all else is gone.
-    pub _lock: StateLock,
+    pub notify: NotifyHandle,
+    /// What the kernel knows the roots of drives by.
+    pub entrances: Arc<Entrances>,
+    /// Where the states of the account's drives are.
+    pub account_dir: PathBuf,
 }
 
-/// Builds a mount's parts; asks the service only for a drive that was never mounted here before.
-pub(super) async fn assemble(
-    settings: &MountSettings,
-    tokens: Arc<dyn TokenSource>,
-) -> Result<Assembled, DaemonError> {
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let graph = graph(settings, tokens, &clock)?;
-    let account_dir = settings.state_dir.join(&settings.account);
-    make_private(&account_dir)?;
-    let drive = find_drive(&graph, settings, &account_dir).await?;
-    let name = directory_name(&drive.id);
-    let state = account_dir.join(&name);
+impl Shared {
+    pub fn new(settings: &MountSettings, tokens: Arc<dyn TokenSource>) -> Result<Self, DaemonError> {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let graph = graph(settings, tokens, &clock)?;
+        let account_dir = settings.state_dir.join(&settings.account);
+        make_private(&account_dir)?;
+        Ok(Self {
+            settings: settings.clone(),
+            graph,
+            clock,
+            notify: NotifyHandle::new(),
+            entrances: Arc::default(),
+            account_dir,
+        })
+    }
+
+    /// Where the state of a drive, or of a folder of one, is.
+    pub fn state_of(&self, drive: &DriveId, top: Option<&ItemId>) -> PathBuf {
+        self.account_dir.join(state_name(drive, top))
+    }
+}
+
+/// A drive, or a folder of one, that is ready to be followed. Dropped in this order.
+pub(super) struct Planted {
+    pub files: Arc<Vfs<Engine>>,
+    /// Held until all else is gone.
+    pub lock: StateLock,
+}
+
+/// Puts together the drive, or the folder `top` of it, that `slot` shows. Asks the service for nothing; blocks for the
+/// disk.
+pub(super) fn plant(
+    shared: &Shared,
+    slot: u16,
+    drive: Drive,
+    top: Option<ItemId>,
+) -> Result<Planted, DaemonError> {
+    let settings = &shared.settings;
+    let name = state_name(&drive.id, top.as_ref());
+    let state = shared.account_dir.join(&name);
     make_private(&state)?;
     let lock = StateLock::take(&state).map_err(|error| store_error(&state, &error))?;
-    let store = Arc::new(open_store(&state, &drive)?);
+    let store = Arc::new(open_store(&state, &drive, top.as_ref())?);
     store.limit_memory(settings.metadata_memory);
     let disk = Disk::new();
-    let fetch = GraphFetch::new(graph.clone(), drive.id.clone());
+    let fetch = GraphFetch::new(shared.graph.clone(), drive.id.clone());
     let cache_dir = settings.cache_dir.join(&settings.account).join(&name);
     make_private(&cache_dir)?;
     let cache = Cache::open(
@@ -63,15 +91,57 @@ pub(super) async fn assemble(
             ..CacheConfig::new(&cache_dir)
         },
         disk.clone(),
-        Arc::clone(&clock),
+        Arc::clone(&shared.clock),
         Arc::new(SharedFetch(fetch.clone())),
     )
     .map_err(|error| disk_error(&cache_dir, &error))?;
     let staging_dir = state.join("staging");
     let staging = Staging::open(StagingConfig::new(&staging_dir), disk)
         .map_err(|error| disk_error(&staging_dir, &error))?;
-    let notify = NotifyHandle::new();
-    let config = EngineConfig {
+    let sink = Arc::new(KernelSink {
+        slot,
+        notify: shared.notify.clone(),
+        entrances: Arc::clone(&shared.entrances),
+        store: Arc::clone(&store),
+    });
+    let engine = Engine::new(Parts {
+        store,
+        cache,
+        staging,
+        graph: shared.graph.clone(),
+        fetch,
+        clock: Arc::clone(&shared.clock),
+        drive,
+        sink,
+        blocking: Blocking::Auto,
+        config: engine_config(settings, top),
+    });
+    engine.recover().map_err(|error| DaemonError {
+        what: state.display().to_string(),
+        why: error.to_string(),
+        remedy: "keep the directory and report this; 'onedrivefs rescue DIR' saves what is unsent".into(),
+        exit_code: exit::FAILURE,
+    })?;
+    let files = Arc::new(Vfs::new(engine, vfs_config(settings, slot)));
+    Ok(Planted { files, lock })
+}
+
+/// Whether something in this state is to be sent. Asks nobody; false where another daemon has it.
+pub(super) fn has_unsent(state: &Path) -> bool {
+    if !state.join("store.sqlite").is_file() {
+        return false;
+    }
+    let Ok(_lock) = StateLock::take(state) else { return false };
+    let counted = Store::open(state).and_then(|store| store.dirty_counts());
+    match counted {
+        Ok(counts) => counts.pending > 0,
+        // Whoever opens it says what is wrong.
+        Err(_) => true,
+    }
+}
+
+fn engine_config(settings: &MountSettings, top: Option<ItemId>) -> EngineConfig {
+    EngineConfig {
         settle: settings.settle,
         poll: settings.poll_interval,
         push: settings.push,
@@ -80,34 +150,14 @@ pub(super) async fn assemble(
         utc_offset: utc_offset(),
         read_only: settings.read_only,
         confirm_above: settings.confirm_above,
+        top,
         ..EngineConfig::default()
-    };
-    let sink = Arc::new(KernelSink { notify: notify.clone(), store: Arc::clone(&store) });
-    let engine = Engine::new(Parts {
-        store,
-        cache,
-        staging,
-        graph,
-        fetch,
-        clock: Arc::clone(&clock),
-        drive,
-        sink,
-        blocking: Blocking::Auto,
-        config,
-    });
-    engine.recover().map_err(|error| DaemonError {
-        what: state.display().to_string(),
-        why: error.to_string(),
-        remedy: "keep the directory and report this; 'onedrivefs rescue DIR' saves what is unsent".into(),
-        exit_code: exit::FAILURE,
-    })?;
-    let files = Vfs::new(engine.clone(), vfs_config(settings));
-    Ok(Assembled { files: Arc::new(files), engine, notify, clock, _lock: lock })
+    }
 }
 
-fn vfs_config(settings: &MountSettings) -> VfsConfig {
+pub(super) fn vfs_config(settings: &MountSettings, slot: u16) -> VfsConfig {
     VfsConfig {
-        slot: SLOT,
+        slot,
         uid: settings.uid,
         gid: settings.gid,
         file_mode: settings.file_mode,
@@ -166,34 +216,47 @@ pub(super) struct KnownDrive {
     pub name: String,
 }
 
-async fn find_drive(
-    graph: &Graph,
-    settings: &MountSettings,
-    account_dir: &Path,
-) -> Result<Drive, DaemonError> {
-    let selector: DriveSelector = settings.drive.parse().map_err(|_| DaemonError {
-        what: settings.drive.clone(),
-        why: "this is not a drive".into(),
-        remedy: "give 'me', a drive's id, or HOST:/sites/NAME[:LIBRARY]".into(),
-        exit_code: exit::USAGE,
-    })?;
-    let path = account_dir.join("drives.json");
-    let mut known: BTreeMap<String, KnownDrive> =
-        fs::read(&path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
-    let key = format!("{} {}", settings.graph_url, settings.drive);
-    if let Some(KnownDrive { id, drive_type, name }) = known.get(&key).cloned() {
+/// Why it is not known which drive is meant.
+#[derive(Debug)]
+pub(super) enum NotFound {
+    /// The service did not say, or refuses.
+    Service(GraphError),
+    /// Something here is wrong.
+    Here(DaemonError),
+}
+
+/// The drive that somebody calls `name`; asks the service only where that was never done before.
+pub(super) async fn find_drive(shared: &Shared, name: &str) -> Result<Drive, NotFound> {
+    let selector: DriveSelector = name.parse().map_err(|_| NotFound::Here(no_drive(name)))?;
+    let path = shared.account_dir.join("drives.json");
+    let read = || -> BTreeMap<String, KnownDrive> {
+        fs::read(&path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
+    };
+    let key = format!("{} {name}", shared.settings.graph_url);
+    if let Some(KnownDrive { id, drive_type, name }) = read().get(&key).cloned() {
         return Ok(Drive { id, drive_type, name, web_url: None, owner: None, quota: None });
     }
-    let drive = graph.resolve_drive(&selector).await.map_err(|error| service_error(settings, &error))?;
+    let drive = shared.graph.resolve_drive(&selector).await.map_err(NotFound::Service)?;
+    let mut known = read();
     let entry = KnownDrive { id: drive.id.clone(), drive_type: drive.drive_type, name: drive.name.clone() };
     known.insert(key, entry);
     let text = serde_json::to_vec_pretty(&known).expect("plain data is always written");
-    replace_file(&path, &text).map_err(|error| disk_error(&path, &error))?;
+    replace_file(&path, &text).map_err(|error| NotFound::Here(disk_error(&path, &error)))?;
     Ok(drive)
 }
 
+/// What is given for a drive is none.
+pub(super) fn no_drive(name: &str) -> DaemonError {
+    DaemonError {
+        what: name.to_owned(),
+        why: "this is not a drive".into(),
+        remedy: "give 'me', 'all', a drive's id, HOST:/sites/NAME[:LIBRARY], or several of these".into(),
+        exit_code: exit::USAGE,
+    }
+}
+
 /// Written aside, synced, and put in place at once.
-fn replace_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
+pub(super) fn replace_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
     use std::io::Write;
     let dir = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
     let mut file = tempfile::NamedTempFile::new_in(dir)?;
@@ -205,14 +268,30 @@ fn replace_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
 
 /// A drive's id as a directory name: business ids are case-sensitive and safe, but for what is not a name.
 pub(super) fn directory_name(id: &DriveId) -> String {
+    safe_name(&id.canonical())
+}
+
+fn safe_name(id: &str) -> String {
     let safe = |c: char| if c.is_ascii_alphanumeric() || "!-_.".contains(c) { c } else { '_' };
-    let name: String = id.canonical().chars().map(safe).collect();
+    let name: String = id.chars().map(safe).collect();
     if name.starts_with('.') || name.is_empty() { format!("_{name}") } else { name }
 }
 
-fn open_store(state: &Path, drive: &Drive) -> Result<Store, DaemonError> {
+/// What the state of a drive, or of a folder of one, is called.
+fn state_name(drive: &DriveId, top: Option<&ItemId>) -> String {
+    match top {
+        None => directory_name(drive),
+        // Item ids differ in case, and may hold what is not for names.
+        Some(top) => format!("{}@{}", directory_name(drive), safe_name(top.as_str())),
+    }
+}
+
+fn open_store(state: &Path, drive: &Drive, top: Option<&ItemId>) -> Result<Store, DaemonError> {
     let store = Store::open(state).map_err(|error| store_error(state, &error))?;
-    let id = drive.id.canonical();
+    let id = match top {
+        None => drive.id.canonical(),
+        Some(top) => format!("{}@{top}", drive.id.canonical()),
+    };
     let bound = store.write(crate::store::Durability::Process, |tx| match tx.meta("drive")? {
         Some(found) if found != id => Err(StoreError::OtherDrive { found }),
         Some(_) => Ok(()),
@@ -223,12 +302,12 @@ fn open_store(state: &Path, drive: &Drive) -> Result<Store, DaemonError> {
     Ok(store)
 }
 
-fn make_private(dir: &Path) -> Result<(), DaemonError> {
+pub(super) fn make_private(dir: &Path) -> Result<(), DaemonError> {
     use std::os::unix::fs::DirBuilderExt;
     fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(|error| disk_error(dir, &error))
 }
 
-fn disk_error(path: &Path, error: &dyn std::fmt::Display) -> DaemonError {
+pub(super) fn disk_error(path: &Path, error: &dyn std::fmt::Display) -> DaemonError {
     DaemonError {
         what: path.display().to_string(),
         why: error.to_string(),
@@ -237,7 +316,7 @@ fn disk_error(path: &Path, error: &dyn std::fmt::Display) -> DaemonError {
     }
 }
 
-fn store_error(path: &Path, error: &StoreError) -> DaemonError {
+pub(super) fn store_error(path: &Path, error: &StoreError) -> DaemonError {
     let (remedy, exit_code) = match error {
         StoreError::InUse { .. } => {
             ("unmount it there first: onedrivefs status shows where".to_owned(), exit::BUSY)
@@ -259,7 +338,7 @@ fn store_error(path: &Path, error: &StoreError) -> DaemonError {
     DaemonError { what: path.display().to_string(), why: error.to_string(), remedy, exit_code }
 }
 
-fn service_error(settings: &MountSettings, error: &GraphError) -> DaemonError {
+pub(super) fn service_error(settings: &MountSettings, error: &GraphError) -> DaemonError {
     let (remedy, exit_code) = match error {
         GraphError::SignedOut { .. } => ("sign in again", exit::SIGNED_OUT),
         GraphError::NotFound { .. } => ("check the name of the drive, site or library", exit::SERVICE),
@@ -286,30 +365,37 @@ fn utc_offset() -> i32 {
 
 /// Turns what the engine changed into what the kernel must forget.
 struct KernelSink {
+    slot: u16,
     notify: NotifyHandle,
+    entrances: Arc<Entrances>,
     store: Arc<Store>,
 }
 
 impl ChangeSink for KernelSink {
     fn changed(&self, changes: &[Change]) {
-        let may_matter = |change: &&Change| {
+        for change in changes {
             let (Change::Entry { parent: id, .. } | Change::Node { id, .. }) = change;
-            self.notify.may_know(Ino::new(SLOT, *id))
-        };
-        self.notify.send_all(changes.iter().filter(may_matter).map(|change| match change {
-            Change::Entry { parent, name } => {
-                Invalidation::Entry { parent: Ino::new(SLOT, *parent), name: names::to_local(name) }
+            // The root of a drive is known by each shortcut to it too.
+            for ino in self.entrances.of(self.slot, *id) {
+                if self.notify.may_know(ino) {
+                    self.notify.send(self.told(change, ino));
+                }
             }
-            Change::Node { id, content } => Invalidation::Inode {
-                ino: Ino::new(SLOT, *id),
-                kept: self.kept(*id, *content),
-                within: self.parent(*id),
-            },
-        }));
+        }
     }
 }
 
 impl KernelSink {
+    /// What the kernel is told of a change of what it knows as `ino`.
+    fn told(&self, change: &Change, ino: Ino) -> Invalidation {
+        match change {
+            Change::Entry { name, .. } => Invalidation::Entry { parent: ino, name: names::to_local(name) },
+            Change::Node { id, content } => {
+                Invalidation::Inode { ino, kept: self.kept(*id, *content), within: self.parent(*id) }
+            }
+        }
+    }
+
     fn kept(&self, id: NodeId, content: bool) -> Kept {
         match self.store.node(id) {
             Ok(Some(node)) if node.kind.is_directory() => Kept::Listing,
@@ -318,9 +404,11 @@ impl KernelSink {
         }
     }
 
+    /// The directory that a lookup of it would have been in; of several, the last one.
     fn parent(&self, id: NodeId) -> Option<Ino> {
         let node = self.store.node(id).ok().flatten()?;
-        node.place.as_ref().map(|place| Ino::new(SLOT, place.parent))
+        let parent = node.place.as_ref()?.parent;
+        self.entrances.of(self.slot, parent).pop()
     }
 }
 

@@ -12,9 +12,9 @@ mod server;
 pub use client::{Client, Found, Presence, find_all};
 pub use place::{candidates, escape, runtime_dir, socket_name};
 pub use protocol::{
-    Answer, CacheUse, ConflictCause, ConflictLine, ControlError, DriveStatus, Estimate, Keep, MountState,
-    Outcome, PROTOCOL, ParkKind, Parked, Progress, Reading, Request, RequestCounts, Status, Upload, Waits,
-    WirePath,
+    Answer, CacheUse, ConflictCause, ConflictLine, ControlError, DriveLine, DriveStatus, Estimate, Keep,
+    MountState, Outcome, PROTOCOL, ParkKind, Parked, Progress, Reading, Request, RequestCounts, Status,
+    Upload, Waits, WirePath,
 };
 pub use server::{ControlHandler, ProgressSink, Server};
 

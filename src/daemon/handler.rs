@@ -1,23 +1,24 @@
 //! What the commands ask over the control socket, answered from the engine.
 
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, join_all};
 
 use super::control::{
-    CacheUse, ConflictLine, ControlError, ControlHandler, DriveStatus, Estimate, Keep, MountState, Outcome,
-    ProgressSink, Reading, RequestCounts, Status, Upload, WirePath,
+    CacheUse, ConflictLine, ControlError, ControlHandler, DriveLine, DriveStatus, Estimate, Keep, MountState,
+    Outcome, ProgressSink, Reading, RequestCounts, Status, Upload, WirePath,
 };
+use super::drives::{Drives, Files};
 use super::report::{parked, waits};
 use super::{exit, settling};
 use crate::config::MountSettings;
-use crate::engine::{self, Engine, EngineError, EngineStatus, State};
-use crate::fuse::{MountedSession, NotifyHandle, Unmount};
-use crate::model::NodeId;
-use crate::model::names;
+use crate::engine::{self, Engine, EngineError, EngineStatus, SettleError, State, Waiting};
+use crate::fuse::{MountedSession, Unmount};
+use crate::vfs::VfsError;
+use crate::vfs::forest::{Part, Shown};
 
 /// Notices told by `status`: all that the store keeps.
 const NOTICES: usize = 1000;
@@ -27,12 +28,15 @@ const WORD: Duration = Duration::from_millis(300);
 const REFRESH_LIMIT: Duration = Duration::from_secs(60);
 
 pub(super) struct Handler {
-    engine: Engine,
+    files: Files,
+    drives: Arc<Drives>,
     settings: MountSettings,
     session: Arc<MountedSession>,
-    notify: NotifyHandle,
     drain: Arc<DrainLimit>,
 }
+
+/// A part of a drive that a path means.
+type DrivePart = Part<Engine>;
 
 /// How long the daemon sends what is unsent once the mount has ended.
 #[derive(Debug)]
@@ -54,40 +58,36 @@ impl DrainLimit {
 
 impl Handler {
     pub(super) fn new(
-        engine: Engine,
-        settings: MountSettings,
+        files: Files,
+        drives: Arc<Drives>,
         session: Arc<MountedSession>,
-        notify: NotifyHandle,
         drain: Arc<DrainLimit>,
     ) -> Self {
-        Self { engine, settings, session, notify, drain }
+        let settings = drives.shared.settings.clone();
+        Self { files, drives, settings, session, drain }
     }
 
-    fn node_at(&self, path: &Path) -> Result<NodeId, ControlError> {
-        let mut at = NodeId::ROOT;
-        for part in path.components() {
-            let Component::Normal(name) = part else { continue };
-            let missing = || error(path.display(), "there is no such file", "check the path", exit::USAGE);
-            let name = names::to_remote(name).map_err(|_| missing())?;
-            let store = self.engine.store();
-            let child = match self.settings.case_insensitive {
-                true => store.child_as_folded(at, &name),
-                false => store.child(at, &name),
-            };
-            let child = child.map_err(|error| failed(&error))?;
-            at = child.ok_or_else(missing)?.id;
-        }
-        Ok(at)
-    }
-
-    async fn outcome(&self, top: NodeId) -> Result<Outcome, ControlError> {
-        let left = self.engine.left_below(top).await.map_err(|error| failed(&error))?;
-        Ok(Outcome {
-            unsent: left.pending,
-            parked: parked(&left.waiting),
-            waiting: waits(&left.waiting),
-            unprotected: left.local_only,
+    /// The parts of open drives at or below `path`.
+    fn parts(&self, path: &Path) -> Result<Vec<DrivePart>, ControlError> {
+        self.files.parts(path).map_err(|problem| match problem {
+            VfsError::NotFound => {
+                error(path.display(), "there is no such file", "check the path", exit::USAGE)
+            }
+            problem => failed(&problem),
         })
+    }
+
+    async fn outcome(&self, parts: &[DrivePart]) -> Result<Outcome, ControlError> {
+        let mut all = Outcome::default();
+        for part in parts {
+            let left = part.files.drive().left_below(part.top).await.map_err(|error| failed(&error))?;
+            let told = below(&part.prefix, left.waiting);
+            all.unsent += left.pending;
+            all.parked.extend(parked(&told));
+            all.waiting.extend(waits(&told));
+            all.unprotected += left.local_only;
+        }
+        Ok(all)
     }
 
     async fn wait_for_sync(
@@ -96,16 +96,26 @@ impl Handler {
         limit: Option<Duration>,
         progress: &ProgressSink,
     ) -> Result<Outcome, ControlError> {
-        let top = self.node_at(path)?;
-        let before = self.engine.graph().counters().bytes_out;
-        let told = self.engine.sync(top, limit, |left| {
-            progress.send_modify(|word| word.pending = left.pending);
+        let parts = self.parts(path)?;
+        let graph = &self.drives.shared.graph;
+        let before = graph.counters().bytes_out;
+        let pending = Mutex::new(vec![0; parts.len()]);
+        let waits = parts.iter().enumerate().map(|(at, part)| {
+            let pending = &pending;
+            part.files.drive().sync(part.top, limit, move |left| {
+                let mut pending = pending.lock().unwrap_or_else(PoisonError::into_inner);
+                pending[at] = left.pending;
+                let all = pending.iter().sum();
+                drop(pending);
+                progress.send_modify(|word| word.pending = all);
+            })
         });
+        let told = join_all(waits);
         let speak = async {
             loop {
-                let sent = self.engine.graph().counters().bytes_out.saturating_sub(before);
-                let uploads = self.engine.uploads();
-                let rest: u64 = uploads.iter().map(|upload| upload.total.saturating_sub(upload.sent)).sum();
+                let sent = graph.counters().bytes_out.saturating_sub(before);
+                let uploads: Vec<_> = parts.iter().flat_map(uploads).collect();
+                let rest: u64 = uploads.iter().map(|upload| upload.size.saturating_sub(upload.sent)).sum();
                 let current = uploads.into_iter().next().map(|upload| upload.path);
                 progress
                     .send_modify(|word| (word.sent, word.total, word.current) = (sent, sent + rest, current));
@@ -114,67 +124,149 @@ impl Handler {
         };
         let told = tokio::select! {
             told = told => told,
-            () = speak => Err(EngineError::Deadline),
+            () = speak => Vec::new(),
         };
-        match told {
-            Ok(_) | Err(EngineError::Deadline) => self.outcome(top).await,
-            Err(error) => Err(failed(&error)),
+        for one in told {
+            match one {
+                Ok(_) | Err(EngineError::Deadline) => {}
+                Err(error) => return Err(failed(&error)),
+            }
         }
+        self.outcome(&parts).await
     }
 
     async fn snapshot(&self) -> Status {
-        let status = match self.engine.status().await {
+        let parts = self.files.parts(Path::new("")).unwrap_or_default();
+        let mut all = Status { state: MountState::Online, ..self.blank() };
+        let is_single = matches!(self.files.find(Path::new("")), Ok(Shown::In(..)));
+        for part in &parts {
+            self.add(&mut all, part, is_single && part.slot == 0).await;
+        }
+        if is_single && all.drives.len() == 1 {
+            all.drives.clear();
+        }
+        all
+    }
+
+    /// What is to be told of a mount that shows nothing.
+    fn blank(&self) -> Status {
+        let counters = self.drives.shared.graph.counters();
+        Status {
+            mountpoint: WirePath(self.settings.mountpoint.clone()),
+            state: MountState::Starting,
+            drive: None,
+            drives: Vec::new(),
+            account: self.settings.account.clone(),
+            state_dir: WirePath(self.drives.shared.account_dir.clone()),
+            // The root: where a drive's own is below it follows from the account and the drive.
+            cache_dir: WirePath(self.settings.cache_dir.clone()),
+            read_only: self.settings.read_only,
+            pending: 0,
+            parked: Vec::new(),
+            waiting: Vec::new(),
+            unprotected: 0,
+            uploads: Vec::new(),
+            last_delta: None,
+            push: false,
+            cache: CacheUse { used: 0, limit: 0 },
+            items: 0,
+            reading: None,
+            requests: RequestCounts {
+                total: counters.requests,
+                throttled: counters.throttled,
+                retried: counters.retries,
+            },
+            notices: Vec::new(),
+            pid: std::process::id(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        }
+    }
+
+    /// Adds what is to be told of one drive; `is_all`: it is the mount.
+    async fn add(&self, all: &mut Status, part: &DrivePart, is_all: bool) {
+        let engine = part.files.drive();
+        let status = match engine.status().await {
             Ok(status) => status,
             Err(error) => {
                 tracing::error!(%error, "status cannot be read");
                 empty_status(&error)
             }
         };
-        let drive = self.engine.drive();
-        let usage = self.engine.cache().usage();
-        let counters = self.engine.graph().counters();
-        let notices = self.engine.store().notices(NOTICES).unwrap_or_default();
-        let trouble = status.trouble.iter().cloned();
-        Status {
-            mountpoint: WirePath(self.settings.mountpoint.clone()),
-            state: state(status.state),
-            drive: Some(DriveStatus {
-                id: drive.id.as_str().to_owned(),
-                name: drive.name.clone(),
-                drive_type: drive.drive_type,
-                quota: status.quota,
-            }),
-            account: self.settings.account.clone(),
-            state_dir: WirePath(drive_dir(&self.settings.state_dir, &self.settings, drive)),
-            // The root: where the drive's own is below it follows from the account and the drive.
-            cache_dir: WirePath(self.settings.cache_dir.clone()),
-            read_only: self.settings.read_only,
+        let drive = drive_status(engine, &status);
+        let at = |text: String| match part.prefix.as_os_str().is_empty() {
+            true => text,
+            false => format!("{}: {text}", part.prefix.display()),
+        };
+        let notices = engine.store().notices(NOTICES).unwrap_or_default();
+        let told = notices.iter().map(|notice| format!("{} {}: {}", notice.at, notice.path, notice.text));
+        all.notices.extend(status.trouble.clone().into_iter().chain(told).map(at));
+        let waiting = below(&part.prefix, status.waiting);
+        all.parked.extend(parked(&waiting));
+        all.waiting.extend(waits(&waiting));
+        all.uploads.extend(uploads(part));
+        let state = state(status.state);
+        all.drives.push(DriveLine {
+            path: WirePath(part.prefix.clone()),
+            drive: drive.clone(),
+            state,
             pending: status.pending,
-            parked: parked(&status.waiting),
-            waiting: waits(&status.waiting),
-            unprotected: status.local_only,
-            uploads: status
-                .uploads
-                .iter()
-                .map(|upload| Upload { path: upload.path.clone(), sent: upload.sent, size: upload.total })
-                .collect(),
-            last_delta: status.last_delta.map(|at| at.to_rfc3339_seconds()),
-            push: status.pushed,
-            cache: CacheUse { used: usage.bytes, limit: self.settings.cache_size },
             items: status.items,
-            reading: status.reading.map(reading),
-            requests: RequestCounts {
-                total: counters.requests,
-                throttled: counters.throttled,
-                retried: counters.retries,
-            },
-            notices: trouble
-                .chain(notices.iter().map(|notice| format!("{} {}: {}", notice.at, notice.path, notice.text)))
-                .collect(),
-            pid: std::process::id(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
+        });
+        all.state = if is_all { state } else { worse(all.state, state) };
+        all.pending += status.pending;
+        all.unprotected += status.local_only;
+        all.cache.used += engine.cache().usage().bytes;
+        all.cache.limit += self.settings.cache_size;
+        all.items += status.items;
+        // The oldest look is the one that counts.
+        let looked = status.last_delta.map(|at| at.to_rfc3339_seconds());
+        let is_first = all.drives.len() == 1;
+        all.last_delta = if is_first { looked } else { all.last_delta.take().min(looked) };
+        all.push = status.pushed && (is_first || all.push);
+        if is_all {
+            all.drive = Some(drive);
+            all.reading = status.reading.map(reading);
+            all.state_dir = WirePath(self.drives.shared.state_of(&engine.drive().id, None));
         }
     }
+}
+
+fn drive_status(engine: &Engine, status: &EngineStatus) -> DriveStatus {
+    let drive = engine.drive();
+    DriveStatus {
+        id: drive.id.as_str().to_owned(),
+        name: drive.name.clone(),
+        drive_type: drive.drive_type,
+        quota: status.quota,
+    }
+}
+
+/// What a part uploads, by its paths in the mount.
+fn uploads(part: &DrivePart) -> Vec<Upload> {
+    let in_mount = |path: &str| part.prefix.join(path).display().to_string();
+    let uploads = part.files.drive().uploads();
+    let told =
+        uploads.iter().map(|one| Upload { path: in_mount(&one.path), sent: one.sent, size: one.total });
+    told.collect()
+}
+
+/// Paths of a drive become those of the mount.
+fn below(prefix: &Path, waiting: Vec<Waiting>) -> Vec<Waiting> {
+    let in_mount = |path: String| match prefix.as_os_str().is_empty() {
+        true => path,
+        false => prefix.join(path).display().to_string(),
+    };
+    waiting
+        .into_iter()
+        .map(|one| Waiting { path: in_mount(one.path), behind: one.behind.map(in_mount), ..one })
+        .collect()
+}
+
+/// Of two drives' states, the one that somebody should hear of.
+fn worse(one: MountState, other: MountState) -> MountState {
+    use MountState::{Draining, Enumerating, Offline, Online, SignedOut, Starting};
+    let order = [Draining, SignedOut, Offline, Starting, Enumerating, Online];
+    order.into_iter().find(|state| [one, other].contains(state)).unwrap_or(one)
 }
 
 impl ControlHandler for Handler {
@@ -212,7 +304,7 @@ impl ControlHandler for Handler {
             })?;
             if lazy {
                 // Nobody finds it any more; programs that have it open go on, and then it ends.
-                self.engine.draining();
+                self.files.opened().iter().for_each(|(_, files)| files.drive().draining());
             }
             self.wait_for_sync(Path::new(""), Some(limit), &progress).await
         }
@@ -221,59 +313,80 @@ impl ControlHandler for Handler {
 
     fn refresh(&self, path: PathBuf) -> BoxFuture<'_, Result<(), ControlError>> {
         async move {
-            self.node_at(&path)?;
+            let parts = self.parts(&path)?;
             let what = self.settings.mountpoint.display();
             let look = async {
-                self.engine.look_now().await?;
-                self.notify.flush().await;
-                Ok(())
+                let listed = self.files.refresh_listings(&path).await;
+                let looks = parts.iter().map(|part| part.files.drive().look_now());
+                join_all(looks).await.into_iter().collect::<Result<Vec<()>, _>>()?;
+                self.drives.shared.notify.flush().await;
+                Ok(listed)
             };
             let looked = tokio::time::timeout(REFRESH_LIMIT, look).await;
-            looked.unwrap_or(Err(EngineError::Deadline)).map_err(|problem| match problem {
-                EngineError::Offline | EngineError::Deadline => {
-                    let remedy = "what is known here stays; it is asked again by itself";
-                    error(what, problem, remedy, exit::SERVICE)
-                }
-                EngineError::Graph(problem) => error(what, problem, "sign in again", exit::SIGNED_OUT),
+            let unreachable = |problem: &dyn std::fmt::Display| {
+                let remedy = "what is known here stays; it is asked again by itself";
+                error(&what, problem, remedy, exit::SERVICE)
+            };
+            let listed = looked.unwrap_or(Err(EngineError::Deadline)).map_err(|problem| match problem {
+                EngineError::Offline | EngineError::Deadline => unreachable(&problem),
+                EngineError::Graph(problem) => error(&what, problem, "sign in again", exit::SIGNED_OUT),
                 problem => failed(&problem),
-            })
+            })?;
+            listed.map_err(|problem| unreachable(&problem))
         }
         .boxed()
     }
 
     fn confirm(&self) -> BoxFuture<'_, Result<u64, ControlError>> {
-        async move { self.engine.confirm_deletes().await.map_err(|error| failed(&error)) }.boxed()
+        async move {
+            let mut count = 0;
+            for part in self.parts(Path::new(""))? {
+                count += part.files.drive().confirm_deletes().await.map_err(|error| failed(&error))?;
+            }
+            Ok(count)
+        }
+        .boxed()
     }
 
     fn retry(&self, path: PathBuf) -> BoxFuture<'_, Result<u64, ControlError>> {
         async move {
-            let top = self.node_at(&path)?;
-            self.engine.retry_parked(top).await.map_err(|error| failed(&error))
+            let mut count = 0;
+            for part in self.parts(&path)? {
+                count += part.files.drive().retry_parked(part.top).await.map_err(|error| failed(&error))?;
+            }
+            Ok(count)
         }
         .boxed()
     }
 
     fn conflicts(&self, path: PathBuf) -> BoxFuture<'_, Result<Vec<ConflictLine>, ControlError>> {
         async move {
-            let top = self.node_at(&path)?;
-            let found = self.engine.conflicts(top).await.map_err(|error| failed(&error))?;
-            Ok(found.into_iter().map(settling::line).collect())
+            let mut lines = Vec::new();
+            for part in self.parts(&path)? {
+                let found = part.files.drive().conflicts(part.top).await.map_err(|error| failed(&error))?;
+                lines.extend(found.into_iter().map(settling::line).map(|line| ConflictLine {
+                    path: WirePath(part.prefix.join(&line.path.0)),
+                    beside: WirePath(part.prefix.join(&line.beside.0)),
+                    ..line
+                }));
+            }
+            Ok(lines)
         }
         .boxed()
     }
 
     fn settle(&self, path: PathBuf, keep: Keep) -> BoxFuture<'_, Result<(), ControlError>> {
         async move {
-            let node = self.node_at(&path)?;
-            let settled = self.engine.settle_copy(node, keep).await;
+            // The first is what the path itself means; others are behind shortcuts in it.
+            let part = self.parts(&path)?.into_iter().next();
+            let (Some(part), Ok(Shown::In(..))) = (part, self.files.find(&path)) else {
+                return Err(settling::refused(&path, &SettleError::NoConflict));
+            };
+            let settled = part.files.drive().settle_copy(part.top, keep).await;
             settled.map_err(|problem| settling::refused(&path, &problem))
         }
         .boxed()
     }
-}
-
-fn drive_dir(root: &Path, settings: &MountSettings, drive: &crate::model::Drive) -> PathBuf {
-    root.join(&settings.account).join(super::assemble::directory_name(&drive.id))
 }
 
 fn state(state: State) -> MountState {

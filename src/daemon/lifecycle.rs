@@ -4,13 +4,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, join_all};
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use super::assemble::{Assembled, assemble, keep_log_short};
 use super::control::Server;
+use super::drives::{Assembled, Drives, Files, assemble};
 use super::handler::{DrainLimit, Handler};
 use super::{DaemonError, ExitReport, exit, report};
 use crate::auth::TokenSource;
@@ -74,15 +74,14 @@ pub(super) fn serve(
     let metrics = Arc::new(Metrics::default());
     let session = start_mount(runtime, &settings, &assembled, &metrics)?;
     runtime.block_on(async {
-        let engine = assembled.engine.clone();
-        engine.start();
-        let refreshing = tokio::spawn(refresh_on_signal(signals.take_refresh()?, engine.clone()));
-        keep_log_short(engine.store());
+        let files = assembled.files.clone();
+        assembled.drives.start();
+        let unsent = tokio::spawn(open_unsent(Arc::clone(&assembled.drives), files.clone()));
+        let refreshing = tokio::spawn(refresh_on_signal(signals.take_refresh()?, files.clone()));
         let shutdown = CancellationToken::new();
         let limit = DrainLimit::new(settings.drain_timeout);
-        let notify = assembled.notify.clone();
         let handler =
-            Handler::new(engine.clone(), settings.clone(), Arc::clone(&session), notify, limit.clone());
+            Handler::new(files.clone(), Arc::clone(&assembled.drives), Arc::clone(&session), limit.clone());
         let control = start_control(&settings, handler, shutdown.clone());
         ready();
         let mut broken = false;
@@ -93,17 +92,23 @@ pub(super) fn serve(
             }
             () = signals.next() => end_mount(&session).await,
         }
-        let files = Arc::clone(&assembled.files);
         let release = async {
             // Whoever still holds a file of a detached mount open goes on until then.
             session.wait().await;
             files.release_all();
             std::future::pending().await
         };
+        let sending = async {
+            // What an earlier mount left is sent by this one too; it asks nobody.
+            if let Err(error) = unsent.await {
+                tracing::error!(%error, "what an earlier mount left unsent was not looked for");
+            }
+            drain(&files, limit.get(), &mut signals).await
+        };
         let report = tokio::select! {
             biased;
             report = release => report,
-            report = drain(&engine, limit.get(), &mut signals) => report,
+            report = sending => report,
         };
         refreshing.abort();
         shutdown.cancel();
@@ -111,14 +116,7 @@ pub(super) fn serve(
             // Clients that take longer are cut off, which they are made for.
             tokio::time::timeout(CONTROL_GRACE, control).await.ok();
         }
-        engine.stop();
-        assembled.files.shutdown();
-        engine.close().map_err(|error| DaemonError {
-            what: "the drive's state".into(),
-            why: error.to_string(),
-            remedy: "free space on its disk; nothing is lost, the next mount goes on".into(),
-            exit_code: exit::FAILURE,
-        })?;
+        close(&files)?;
         if broken {
             return Err(DaemonError {
                 what: settings.mountpoint.display().to_string(),
@@ -131,6 +129,36 @@ pub(super) fn serve(
     })
 }
 
+/// Ends all drives; each is closed whatever comes of the others.
+fn close(files: &Files) -> Result<(), DaemonError> {
+    let open = files.opened();
+    open.iter().for_each(|(_, files)| files.drive().stop());
+    files.shutdown();
+    let mut worst = Ok(());
+    for (_, files) in open {
+        if let Err(error) = files.drive().close() {
+            worst = Err(DaemonError {
+                what: "the drive's state".into(),
+                why: error.to_string(),
+                remedy: "free space on its disk; nothing is lost, the next mount goes on".into(),
+                exit_code: exit::FAILURE,
+            });
+        }
+    }
+    worst
+}
+
+/// Has the drives sent from of which an earlier mount left something unsent, though nobody goes into them.
+async fn open_unsent(drives: Arc<Drives>, files: Files) {
+    let all = files.clone();
+    let found = tokio::task::spawn_blocking(move || drives.unsent(&all)).await;
+    for slot in found.unwrap_or_default() {
+        if let Err(error) = files.open(slot).await {
+            tracing::error!(slot, %error, "what is unsent of an earlier mount stays so: its drive cannot be opened");
+        }
+    }
+}
+
 fn start_mount(
     runtime: &Runtime,
     settings: &MountSettings,
@@ -139,7 +167,8 @@ fn start_mount(
 ) -> Result<Arc<MountedSession>, DaemonError> {
     let options = MountOptions {
         mountpoint: settings.mountpoint.clone(),
-        source: format!("onedrive:{}", settings.drive),
+        // A list may be longer than the kernel takes.
+        source: format!("onedrive:{}", settings.drive.chars().take(200).collect::<String>()),
         read_only: settings.read_only,
         allow_other: settings.allow_other,
         extra: settings.kernel_options.clone(),
@@ -149,12 +178,12 @@ fn start_mount(
     };
     let services = Services {
         runtime: runtime.handle().clone(),
-        clock: Arc::clone(&assembled.clock),
-        notify: assembled.notify.clone(),
+        clock: Arc::clone(&assembled.drives.shared.clock),
+        notify: assembled.drives.shared.notify.clone(),
         metrics: Arc::clone(metrics),
         limits: Limits::default(),
     };
-    mount(Arc::clone(&assembled.files), &options, &services).map(Arc::new).map_err(DaemonError::from)
+    mount(Arc::new(assembled.files.clone()), &options, &services).map(Arc::new).map_err(DaemonError::from)
 }
 
 fn start_control(
@@ -193,7 +222,31 @@ async fn end_mount(session: &MountedSession) {
 }
 
 /// Sends what is unsent, for at most `limit`; a further signal ends it. Says what remains, and why.
-async fn drain(engine: &Engine, limit: Duration, signals: &mut Signals) -> ExitReport {
+async fn drain(files: &Files, limit: Duration, signals: &mut Signals) -> ExitReport {
+    let open = files.opened();
+    let all = join_all(open.iter().map(|(_, files)| send_rest(files.drive(), limit)));
+    tokio::select! {
+        _ = all => {}
+        () = signals.next() => tracing::warn!("told to end before everything was sent"),
+    }
+    let mut report = ExitReport::default();
+    for part in files.parts(Path::new("")).unwrap_or_default() {
+        let left = part.files.drive().left_below(NodeId::ROOT).await.unwrap_or_default();
+        for line in report::remaining(&left) {
+            let at = part.prefix.display();
+            match part.prefix.as_os_str().is_empty() {
+                true => tracing::warn!("unsent, kept for the next mount: {line}"),
+                false => tracing::warn!("unsent, kept for the next mount: {at}: {line}"),
+            }
+        }
+        report.unsent += left.pending;
+        report.unprotected += left.local_only;
+    }
+    report
+}
+
+/// Sends what is unsent of one drive.
+async fn send_rest(engine: &Engine, limit: Duration) {
     engine.draining();
     let mut told: Option<tokio::time::Instant> = None;
     let waited = engine.sync(NodeId::ROOT, Some(limit), |left| {
@@ -207,26 +260,18 @@ async fn drain(engine: &Engine, limit: Duration, signals: &mut Signals) -> ExitR
             told = Some(tokio::time::Instant::now());
         }
     });
-    tokio::select! {
-        result = waited => match result {
-            Ok(_) => {}
-            Err(EngineError::Deadline) => tracing::warn!(?limit, "not everything could be sent in time"),
-            Err(error) => tracing::warn!(%error, "not everything could be sent"),
-        },
-        () = signals.next() => tracing::warn!("told to end before everything was sent"),
+    match waited.await {
+        Ok(_) => {}
+        Err(EngineError::Deadline) => tracing::warn!(?limit, "not everything could be sent in time"),
+        Err(error) => tracing::warn!(%error, "not everything could be sent"),
     }
-    let left = engine.left_below(NodeId::ROOT).await.unwrap_or_default();
-    for line in report::remaining(&left) {
-        tracing::warn!("unsent, kept for the next mount: {line}");
-    }
-    ExitReport { unsent: left.pending, unprotected: left.local_only }
 }
 
 /// Looks for changes on the service whenever somebody sends SIGUSR1.
-async fn refresh_on_signal(mut asked: Signal, engine: Engine) {
+async fn refresh_on_signal(mut asked: Signal, files: Files) {
     while asked.recv().await.is_some() {
         tracing::info!("SIGUSR1: looking for changes on the service");
-        engine.refresh();
+        files.opened().iter().for_each(|(_, files)| files.drive().refresh());
     }
 }
 

@@ -3,6 +3,7 @@
 mod assemble;
 pub mod control;
 mod demo;
+mod drives;
 pub mod exit;
 mod handler;
 mod lifecycle;

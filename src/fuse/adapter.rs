@@ -409,7 +409,7 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
 
     fn statfs(&self, request: &Request, ino: INodeNo, reply: ReplyStatfs) {
         let call = call(Op::Statfs, request, ino);
-        self.server.serve_now(call, || self.files.statfs(), answers::statfs(reply));
+        self.server.serve_now(call, || self.files.statfs(Ino(ino.0)), answers::statfs(reply));
     }
 
     fn setxattr(

@@ -168,8 +168,8 @@ pub trait Filesystem: Send + Sync + 'static {
     /// Makes the directory's changes durable.
     fn fsyncdir(&self, ino: Ino, handle: Handle) -> impl Future<Output = Result<(), VfsError>> + Send;
 
-    /// Space, from what is cached; never waits.
-    fn statfs(&self) -> StatFs;
+    /// Space of the drive that the node is of, from what is cached; never waits.
+    fn statfs(&self, ino: Ino) -> StatFs;
 
     /// Sets an extended attribute.
     fn setxattr(

@@ -63,8 +63,8 @@ fn mode(config: &VfsConfig, node: &Node) -> u16 {
     match node.kind {
         NodeKind::Symlink => 0o777,
         // Nothing inside can be changed, whatever the mount says.
-        NodeKind::Package | NodeKind::Shortcut => 0o555,
+        NodeKind::Package => 0o555,
         NodeKind::File => node.attrs.mode.unwrap_or(config.file_mode),
-        NodeKind::Stub | NodeKind::Folder => node.attrs.mode.unwrap_or(config.dir_mode),
+        NodeKind::Stub | NodeKind::Folder | NodeKind::Shortcut => node.attrs.mode.unwrap_or(config.dir_mode),
     }
 }

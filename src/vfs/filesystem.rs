@@ -143,7 +143,7 @@ impl<D: Drive> Filesystem for Vfs<D> {
         self.sync_store()
     }
 
-    fn statfs(&self) -> StatFs {
+    fn statfs(&self, _ino: Ino) -> StatFs {
         self.space()
     }
 

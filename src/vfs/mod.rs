@@ -14,6 +14,7 @@ mod drive;
 mod error;
 mod file;
 mod filesystem;
+pub mod forest;
 mod garbage;
 mod handles;
 mod io;
@@ -31,8 +32,8 @@ use std::sync::{Arc, Mutex};
 
 use tokio::time::Instant;
 
-use crate::model::{Ino, NodeId};
-use crate::store::Node;
+use crate::model::{Ino, ItemId, NodeId};
+use crate::store::{Node, NodeKind};
 use attr::Shown;
 use garbage::Garbage;
 use handles::Handles;
@@ -91,6 +92,16 @@ impl<D: Drive> Vfs<D> {
     /// Unlinks what is no longer needed, before the end.
     pub fn shutdown(&self) {
         self.garbage.collect();
+    }
+
+    /// The item of a shortcut to another drive, if that is what the node is.
+    pub(crate) fn shortcut(&self, id: NodeId) -> Result<Option<ItemId>, VfsError> {
+        if id == NodeId::ROOT {
+            return Ok(None);
+        }
+        let node = self.drive.store().node(id)?;
+        let shortcut = node.filter(|node| node.kind == NodeKind::Shortcut && node.place.is_some());
+        Ok(shortcut.and_then(|node| node.content_view().map(|view| view.item.clone())))
     }
 
     fn id(&self, ino: Ino) -> Result<NodeId, VfsError> {

@@ -24,7 +24,7 @@ impl<D: Drive> Vfs<D> {
             SetTime::At(time) => time,
         });
         if owner != Owner::default() || mtime.is_some() {
-            if matches!(node.kind, NodeKind::Package | NodeKind::Shortcut) {
+            if node.kind == NodeKind::Package {
                 return Err(VfsError::NotPermitted);
             }
             self.set_in_store(id, owner, mtime)?;

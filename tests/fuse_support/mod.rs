@@ -304,7 +304,7 @@ impl Filesystem for Memory {
         Ok(())
     }
 
-    fn statfs(&self) -> StatFs {
+    fn statfs(&self, _ino: Ino) -> StatFs {
         StatFs { total: 1 << 40, free: 1 << 39, files: 7, name_max: 255 }
     }
 

@@ -37,6 +37,8 @@ pub struct Options {
     pub uid: Option<u32>,
     /// State and cache lie below this directory.
     pub disk: Option<PathBuf>,
+    /// What is mounted.
+    pub drive: String,
 }
 
 impl Default for Options {
@@ -47,6 +49,7 @@ impl Default for Options {
             deadline: Duration::from_secs(120),
             uid: None,
             disk: None,
+            drive: "me".into(),
         }
     }
 }
@@ -151,7 +154,8 @@ impl Mounted {
 
     /// Starts the daemon with these environment variables, and does not wait for it.
     pub fn start(&self, environment: &[(&str, &str)]) {
-        let mut arguments: Vec<OsString> = vec!["mount".into(), "me".into(), self.root().into()];
+        let mut arguments: Vec<OsString> =
+            vec!["mount".into(), self.options.drive.clone().into(), self.root().into()];
         arguments.extend(["--foreground".into(), "--graph-url".into(), self.service.url().into()]);
         arguments.extend(["--state-dir".into(), self.state_dir().into()]);
         arguments.extend(["--cache-dir".into(), self.disk().join("cache").into()]);

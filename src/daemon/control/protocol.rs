@@ -229,8 +229,11 @@ pub struct Status {
     pub mountpoint: WirePath,
     /// What it is doing.
     pub state: MountState,
-    /// The drive; none until the service or the store said.
+    /// The drive; none where several are shown.
     pub drive: Option<DriveStatus>,
+    /// Where several drives are shown: those that somebody went into, or of which something is unsent.
+    #[serde(default)]
+    pub drives: Vec<DriveLine>,
     /// Whose sign-in is used.
     pub account: String,
     /// Where its unsent data is.
@@ -309,6 +312,22 @@ pub struct DriveStatus {
     pub drive_type: DriveType,
     /// Its space, where the service tells.
     pub quota: Option<Quota>,
+}
+
+/// One of several drives of a mount.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DriveLine {
+    /// Where in the mount.
+    pub path: WirePath,
+    /// The drive.
+    #[serde(flatten)]
+    pub drive: DriveStatus,
+    /// How it stands.
+    pub state: MountState,
+    /// Changes that are not on the service yet.
+    pub pending: u64,
+    /// Files and folders known.
+    pub items: u64,
 }
 
 /// A file being sent.

@@ -33,6 +33,7 @@ fn status() -> Status {
         mountpoint: WirePath("/mnt/one".into()),
         state: MountState::Online,
         drive: None,
+        drives: Vec::new(),
         account: "default".into(),
         state_dir: WirePath::default(),
         cache_dir: WirePath::default(),

@@ -152,7 +152,7 @@ impl<'t, 'a, 'c> Namespace<'t, 'a, 'c> {
     /// Sets the modification time as a program asked: it is to reach the service.
     pub fn set_mtime(&mut self, id: NodeId, mtime: Timestamp) -> Result<(), VfsError> {
         let node = self.tx.find(id)?.ok_or(VfsError::Stale)?;
-        if matches!(node.kind, NodeKind::Package | NodeKind::Shortcut) {
+        if node.kind == NodeKind::Package {
             return Err(VfsError::NotPermitted);
         }
         self.tx.set_ctime(id, self.context.now)?;
@@ -161,7 +161,9 @@ impl<'t, 'a, 'c> Namespace<'t, 'a, 'c> {
         }
         let remote_mtime = node.remote.as_ref().and_then(|remote| remote.mtime);
         let same = remote_mtime.is_some_and(|remote| remote.same_second(mtime));
-        if id == NodeId::ROOT || (node.local.is_none() && same) {
+        // What is shown there has times of its own on the service.
+        let is_entrance = id == NodeId::ROOT || node.kind == NodeKind::Shortcut;
+        if is_entrance || (node.local.is_none() && same) {
             self.tx.set_shown_mtime(id, Some(mtime))?;
             return Ok(());
         }

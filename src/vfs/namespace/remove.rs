@@ -25,8 +25,9 @@ impl Namespace<'_, '_, '_> {
         let node = self.lookup(parent, name)?;
         match node.kind {
             NodeKind::File | NodeKind::Symlink => return Err(VfsError::NotDirectory.into()),
-            NodeKind::Package | NodeKind::Shortcut => return Err(VfsError::NotPermitted.into()),
-            NodeKind::Folder | NodeKind::Stub => {}
+            NodeKind::Package => return Err(VfsError::NotPermitted.into()),
+            // It alone goes: what it leads to is not in it.
+            NodeKind::Folder | NodeKind::Stub | NodeKind::Shortcut => {}
         }
         if self.tx.has_children(node.id)? {
             return Err(VfsError::NotEmpty.into());

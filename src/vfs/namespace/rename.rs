@@ -113,7 +113,8 @@ impl Namespace<'_, '_, '_> {
             (false, false) => Ok(()),
             (true, true) => {
                 must_be_movable(target)?;
-                if self.tx.has_children(target.id)? { Err(VfsError::NotEmpty) } else { Ok(()) }
+                let leads_away = target.kind == NodeKind::Shortcut;
+                if leads_away || self.tx.has_children(target.id)? { Err(VfsError::NotEmpty) } else { Ok(()) }
             }
         }
     }
@@ -121,8 +122,8 @@ impl Namespace<'_, '_, '_> {
 
 fn must_be_movable(node: &Node) -> Result<(), VfsError> {
     match node.kind {
-        NodeKind::Package | NodeKind::Shortcut => Err(VfsError::NotPermitted),
-        NodeKind::File | NodeKind::Folder | NodeKind::Stub | NodeKind::Symlink => Ok(()),
+        NodeKind::Package => Err(VfsError::NotPermitted),
+        NodeKind::File | NodeKind::Folder | NodeKind::Stub | NodeKind::Shortcut | NodeKind::Symlink => Ok(()),
     }
 }
 

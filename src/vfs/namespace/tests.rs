@@ -267,9 +267,9 @@ fn names_that_the_service_refuses_are_refused_except_scratch_names_which_stay_he
 }
 
 #[test]
-fn packages_and_shortcuts_are_read_only_through_and_through() {
+fn packages_are_read_only_through_and_through() {
     let mut world = World::new();
-    for (kind, name) in [(NodeKind::Package, "Notes"), (NodeKind::Shortcut, "Shared")] {
+    for (kind, name) in [(NodeKind::Package, "Notes")] {
         let id = world.sent_in(kind, NodeId::ROOT, name, name);
         world.sent(&format!("{name}-f"), "f");
         let cases = [
@@ -291,6 +291,30 @@ fn packages_and_shortcuts_are_read_only_through_and_through() {
         world.unlink("f").unwrap();
         world.pass(11);
     }
+}
+
+// S182.
+#[test]
+fn a_shortcut_moves_and_goes_by_itself_and_nothing_is_put_into_its_own_row_or_over_it() {
+    let world = World::new();
+    let id = world.sent_in(NodeKind::Shortcut, NodeId::ROOT, "S", "Shared");
+    let folder = world.sent_in(NodeKind::Folder, NodeId::ROOT, "D", "d");
+    world.sent("F", "f");
+    assert_eq!(errno(world.create_in(id, "x")), libc::EPERM);
+    assert_eq!(errno(world.mv_in((NodeId::ROOT, "f"), (id, "f"), RenameMode::Replace)), libc::EPERM);
+    assert_eq!(errno(world.rename("d", "Shared")), libc::ENOTEMPTY, "an empty folder does not replace it");
+    assert_eq!(errno(world.unlink("Shared")), libc::EISDIR);
+    let now = world.now;
+    world
+        .run(|mut change: Namespace<'_, '_, '_>| Ok(change.set_mtime(id, now)?), |_| Effect::default())
+        .unwrap();
+    assert!(world.node(id).local.is_none(), "its times are not sent");
+    world.rename("Shared", "Theirs").unwrap();
+    world.mv_in((NodeId::ROOT, "Theirs"), (folder, "Theirs"), RenameMode::Replace).unwrap();
+    assert_eq!(world.node(id).local.as_ref().map(|local| local.parent), Some(folder));
+    world.mv_in((folder, "Theirs"), (NodeId::ROOT, "Shared"), RenameMode::Replace).unwrap();
+    world.rmdir("Shared").unwrap();
+    assert!(world.node(id).local.as_ref().is_some_and(|local| local.deleted));
 }
 
 #[test]

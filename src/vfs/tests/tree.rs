@@ -159,14 +159,14 @@ async fn attributes_of_the_item_are_shown_and_those_of_the_user_kept() {
 #[tokio::test(start_paused = true)]
 async fn space_is_the_quota_or_plenty() {
     let world = World::new();
-    assert!(world.vfs.statfs().free > 1 << 40);
+    assert!(world.vfs.statfs(Ino::ROOT).free > 1 << 40);
     let quota = Quota { total: 100, used: 60, remaining: 40, exceeded: false };
     *world.drive().quota.lock().unwrap() = Some(quota);
-    assert_eq!((world.vfs.statfs().total, world.vfs.statfs().free), (100, 40));
+    assert_eq!((world.vfs.statfs(Ino::ROOT).total, world.vfs.statfs(Ino::ROOT).free), (100, 40));
     *world.drive().quota.lock().unwrap() = Some(Quota { exceeded: true, ..quota });
-    assert_eq!(world.vfs.statfs().free, 0);
+    assert_eq!(world.vfs.statfs(Ino::ROOT).free, 0);
     *world.drive().quota.lock().unwrap() = Some(Quota::default());
-    assert!(world.vfs.statfs().free > 1 << 40, "all zero means unknown, never full");
+    assert!(world.vfs.statfs(Ino::ROOT).free > 1 << 40, "all zero means unknown, never full");
 }
 
 #[tokio::test(start_paused = true)]
