@@ -8,7 +8,7 @@ use super::execute::{backoff, park_wait};
 use super::op::Send;
 use super::{Engine, Inner};
 use crate::graph::{GraphError, Priority};
-use crate::model::{NodeId, RemoteItem};
+use crate::model::{ItemId, NodeId, RemoteItem};
 use crate::store::{Durability, Node, ParkKind, Parked, StoreError, Tx};
 
 impl Engine {
@@ -31,6 +31,15 @@ impl Engine {
             }
             _ => None,
         }
+    }
+
+    /// Whether an item that is refused has left the folder that is shown here, or what of it the user may see: the
+    /// folder itself is still there for them. A delta says the same of it (graph-api 9.4).
+    pub(super) async fn has_left(&self, item: &ItemId, error: &GraphError) -> bool {
+        let is_within = self.0.config.top.as_ref().is_some_and(|top| top != item);
+        is_within
+            && matches!(error, GraphError::AccessDenied { .. })
+            && self.0.root_item(Priority::Listing).await.is_ok()
     }
 
     /// Before an item that is said to be gone is made again: true if it may not be, because it is there, or nobody

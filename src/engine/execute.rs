@@ -238,6 +238,9 @@ impl Engine {
             Ok(found) if found.id == *item => Some(found),
             Ok(found) => self.renamed(item, found).await,
             Err(GraphError::NotFound { .. }) => self.missing(item, who).await,
+            Err(error) if self.has_left(item, &error).await => {
+                Some(RemoteItem { deleted: true, ..RemoteItem::bare(item.clone()) })
+            }
             Err(error) => {
                 tracing::debug!(%item, %error, "an item could not be looked at");
                 None

@@ -19,6 +19,7 @@ mod confirm;
 mod conflict;
 mod copies;
 mod drain;
+mod entries;
 mod error;
 mod execute;
 mod fetch;

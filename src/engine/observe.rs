@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::apply::{Applier, Effects, Seen, Source, is_being_made, is_overtaken, late};
 use super::confirm::REREAD;
+use super::entries::{from_json, last_of_each, to_json};
 use super::error::{Verdict, classify};
 use super::fetch::OFFLINE_PATIENCE;
 use super::missing::{For, is_rematch};
@@ -297,6 +298,10 @@ impl Engine {
                 },
                 Err(error) if matches!(classify(&error), Verdict::Look | Verdict::Park { .. }) => {
                     tracing::debug!(%item, %error, "an item that was not listed cannot be looked at");
+                    if self.has_left(&item, &error).await {
+                        let gone = RemoteItem { deleted: true, ..RemoteItem::bare(item.clone()) };
+                        self.take_in(vec![gone], Source::Direct, sent_seq).await;
+                    }
                 }
                 Err(_) => return Ok(false),
             }
@@ -679,26 +684,6 @@ fn doubts(text: Option<String>) -> BTreeSet<ItemId> {
 fn to_meta(doubts: &BTreeSet<ItemId>) -> Option<String> {
     let text = || serde_json::to_string(doubts).expect("plain data is always written");
     (!doubts.is_empty()).then(text)
-}
-
-/// An item may appear several times in a round: the last one wins (graph-api 9.2). Order is kept.
-fn last_of_each(entries: Vec<RemoteItem>) -> Vec<RemoteItem> {
-    let mut seen = BTreeSet::new();
-    let mut kept: Vec<RemoteItem> =
-        entries.into_iter().rev().filter(|item| seen.insert(item.id.clone())).collect();
-    kept.reverse();
-    kept
-}
-
-/// The address in an entry is a secret and soon stale: it is not kept.
-fn to_json(item: &RemoteItem) -> String {
-    let kept = RemoteItem { download_url: None, ..item.clone() };
-    serde_json::to_string(&kept).expect("plain data is always written")
-}
-
-fn from_json(text: &str) -> Option<RemoteItem> {
-    let item = serde_json::from_str(text);
-    item.inspect_err(|error| tracing::error!(%error, "an entry of an unfinished round cannot be read")).ok()
 }
 
 /// The poll interval while nothing fails.
