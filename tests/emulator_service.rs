@@ -5,7 +5,7 @@ mod emulator_support;
 use std::time::Duration;
 
 use emulator_support::{Client, FLAVOURS, config, names};
-use onedrivefs::emulator::{Edit, Flavour, LockShape, Mark, Resync, ResyncLocation, Tokens};
+use onedrivefs::emulator::{Edit, EmulatorConfig, Flavour, LockShape, Mark, Resync, ResyncLocation, Tokens};
 use serde_json::{Value, json};
 
 fn is_business(flavour: Flavour) -> bool {
@@ -486,6 +486,33 @@ async fn names_the_service_refuses_are_400_wherever_they_come_from() {
     c.mkdir("root", "CON").await.fails(403, "accessDenied");
     let long = "n".repeat(250);
     c.put(&format!("{long}/{}", "m".repeat(160)), "x").await.fails(400, "pathIsTooLong");
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_another_persons_drive_only_what_is_shared_can_be_seen() {
+    let config = EmulatorConfig { others_drives: 1, ..config(Flavour::Business) };
+    let c = Client::with(config);
+    let bobs = c.control().drive_ids().pop().unwrap();
+    c.control().edit_drive_as_other(&bobs, &write("given/gift.txt")).unwrap();
+    c.control().edit_drive_as_other(&bobs, &write("secret.txt")).unwrap();
+    assert_eq!(c.get("/me/drive/sharedWithMe").await.ok(200)["value"], json!([]));
+    c.control().share_with_me(&bobs, "given", true).unwrap();
+    let shared = c.get("/me/drive/sharedWithMe?allowexternal=true").await.ok(200);
+    assert_eq!(names(shared["value"].as_array().unwrap()), ["given"]);
+    let remote = &shared["value"][0]["remoteItem"];
+    assert_eq!(remote["parentReference"]["driveId"], bobs.as_str());
+    let item = format!("/drives/{bobs}/items/{}", remote["id"].as_str().unwrap());
+    assert_eq!(
+        names(c.get(&format!("{item}/children")).await.ok(200)["value"].as_array().unwrap()),
+        ["gift.txt"]
+    );
+    for path in ["", "/root", "/root/children", "/root/delta", "/root:/secret.txt"] {
+        assert_eq!(c.get(&format!("/drives/{bobs}{path}")).await.status, 403, "{path}");
+    }
+    c.control().share_with_me(&bobs, "given", false).unwrap();
+    assert_eq!(c.get(&item).await.status, 403);
+    c.control().delete_drive(&bobs).unwrap();
+    assert_eq!(c.get(&item).await.status, 404);
 }
 
 #[tokio::test(start_paused = true)]

@@ -52,6 +52,15 @@ impl Shared {
         })
     }
 
+    /// What is remembered of which name means which drive.
+    fn known_drives(&self) -> PathBuf {
+        self.account_dir.join("drives.json")
+    }
+
+    fn known_as(&self, name: &str) -> String {
+        format!("{} {name}", self.settings.graph_url)
+    }
+
     /// Where the state of a drive, or of a folder of one, is.
     pub fn state_of(&self, drive: &DriveId, top: Option<&ItemId>) -> PathBuf {
         self.account_dir.join(state_name(drive, top))
@@ -225,21 +234,28 @@ pub(super) enum NotFound {
     Here(DaemonError),
 }
 
+fn read_known(path: &Path) -> BTreeMap<String, KnownDrive> {
+    fs::read(path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
+}
+
+/// The drive that somebody calls `name`, where the service said so before.
+pub(super) fn known_drive(shared: &Shared, name: &str) -> Option<Drive> {
+    let known = read_known(&shared.known_drives()).remove(&shared.known_as(name))?;
+    let KnownDrive { id, drive_type, name } = known;
+    Some(Drive { id, drive_type, name, web_url: None, owner: None, quota: None })
+}
+
 /// The drive that somebody calls `name`; asks the service only where that was never done before.
 pub(super) async fn find_drive(shared: &Shared, name: &str) -> Result<Drive, NotFound> {
     let selector: DriveSelector = name.parse().map_err(|_| NotFound::Here(no_drive(name)))?;
-    let path = shared.account_dir.join("drives.json");
-    let read = || -> BTreeMap<String, KnownDrive> {
-        fs::read(&path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
-    };
-    let key = format!("{} {name}", shared.settings.graph_url);
-    if let Some(KnownDrive { id, drive_type, name }) = read().get(&key).cloned() {
-        return Ok(Drive { id, drive_type, name, web_url: None, owner: None, quota: None });
+    if let Some(known) = known_drive(shared, name) {
+        return Ok(known);
     }
     let drive = shared.graph.resolve_drive(&selector).await.map_err(NotFound::Service)?;
-    let mut known = read();
+    let path = shared.known_drives();
+    let mut known = read_known(&path);
     let entry = KnownDrive { id: drive.id.clone(), drive_type: drive.drive_type, name: drive.name.clone() };
-    known.insert(key, entry);
+    known.insert(shared.known_as(name), entry);
     let text = serde_json::to_vec_pretty(&known).expect("plain data is always written");
     replace_file(&path, &text).map_err(|error| NotFound::Here(disk_error(&path, &error)))?;
     Ok(drive)

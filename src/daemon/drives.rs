@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::assemble::{
-    NotFound, Planted, Shared, disk_error, find_drive, has_unsent, keep_log_short, make_private, no_drive,
-    plant, replace_file, service_error, store_error, vfs_config,
+    NotFound, Planted, Shared, disk_error, find_drive, has_unsent, keep_log_short, known_drive, make_private,
+    no_drive, plant, replace_file, service_error, store_error, vfs_config,
 };
 use super::{DaemonError, exit};
 use crate::auth::TokenSource;
@@ -231,8 +231,8 @@ impl Drives {
         let catalog = files.catalog();
         let closed = catalog.targets().filter(|(slot, _)| !open.contains(slot));
         let unsent = closed.filter(|(_, target)| match target {
-            // It was never found.
-            Target::Named(_) => false,
+            Target::Named(name) => known_drive(&self.shared, name)
+                .is_some_and(|drive| has_unsent(&self.shared.state_of(&drive.id, None))),
             Target::Drive { id, .. } => has_unsent(&self.shared.state_of(id, None)),
             Target::Folder { drive, item, .. } => has_unsent(&self.shared.state_of(drive, Some(item))),
         });

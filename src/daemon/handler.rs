@@ -314,25 +314,35 @@ impl ControlHandler for Handler {
     fn refresh(&self, path: PathBuf) -> BoxFuture<'_, Result<(), ControlError>> {
         async move {
             let parts = self.parts(&path)?;
-            let what = self.settings.mountpoint.display();
             let look = async {
                 let listed = self.files.refresh_listings(&path).await;
-                let looks = parts.iter().map(|part| part.files.drive().look_now());
-                join_all(looks).await.into_iter().collect::<Result<Vec<()>, _>>()?;
+                // One drive that is away holds up no other.
+                let looks = parts.iter().map(|part| async move {
+                    let looked = tokio::time::timeout(REFRESH_LIMIT, part.files.drive().look_now()).await;
+                    (part, looked.unwrap_or(Err(EngineError::Deadline)))
+                });
+                let looked = join_all(looks).await;
                 self.drives.shared.notify.flush().await;
-                Ok(listed)
+                (listed, looked)
             };
-            let looked = tokio::time::timeout(REFRESH_LIMIT, look).await;
-            let unreachable = |problem: &dyn std::fmt::Display| {
+            let unreachable = |what: &Path, problem: &dyn std::fmt::Display| {
                 let remedy = "what is known here stays; it is asked again by itself";
-                error(&what, problem, remedy, exit::SERVICE)
+                error(what.display(), problem, remedy, exit::SERVICE)
             };
-            let listed = looked.unwrap_or(Err(EngineError::Deadline)).map_err(|problem| match problem {
-                EngineError::Offline | EngineError::Deadline => unreachable(&problem),
-                EngineError::Graph(problem) => error(&what, problem, "sign in again", exit::SIGNED_OUT),
-                problem => failed(&problem),
-            })?;
-            listed.map_err(|problem| unreachable(&problem))
+            let (listed, looked) = look.await;
+            for (part, looked) in looked {
+                let mut what = self.settings.mountpoint.clone();
+                what.extend(part.prefix.components());
+                let Err(problem) = looked else { continue };
+                return Err(match problem {
+                    EngineError::Offline | EngineError::Deadline => unreachable(&what, &problem),
+                    EngineError::Graph(problem) => {
+                        error(what.display(), problem, "sign in again", exit::SIGNED_OUT)
+                    }
+                    problem => failed(&problem),
+                });
+            }
+            listed.map_err(|problem| unreachable(&self.settings.mountpoint, &problem))
         }
         .boxed()
     }

@@ -81,6 +81,32 @@ fn what_an_item_is_follows_from_its_facets() {
 }
 
 #[test]
+fn sites_and_shared_items_are_read_with_what_they_say() {
+    let page = sites(
+        br#"{"value":[{"id":"h,1,2","name":"team","displayName":"Team"},{"id":"h,3,4","name":"x","displayName":" "},
+        {"id":"h,5,6"},{"displayName":"no id"}]}"#,
+    );
+    let names: Vec<String> = page.unwrap().entries.into_iter().map(|site| site.name).collect();
+    assert_eq!(names, ["Team", "x", "h,5,6"]);
+    let page = far_items(
+        br#"{"value":[
+        {"id":"s1","name":"mine","remoteItem":{"id":"F","name":"theirs","folder":{},
+            "parentReference":{"driveId":"b!O","driveType":"business"}}},
+        {"id":"s2","remoteItem":{"id":"G","name":"file","file":{},"parentReference":{"driveId":"ab12"}}},
+        {"id":"s3","remoteItem":{"id":"H"}},
+        {"id":"s4","folder":{}}]}"#,
+    );
+    let page = page.unwrap();
+    assert_eq!((page.entries.len(), page.skipped), (2, 2), "what says too little is left out");
+    let far = &page.entries[0];
+    assert_eq!((far.name.as_str(), far.drive_type), ("mine", Some(DriveType::Business)));
+    assert_eq!((&far.drive, &far.item, far.is_folder), (&DriveId::new("b!O"), &ItemId::new("F"), true));
+    let far = &page.entries[1];
+    assert_eq!((far.name.as_str(), far.drive_type, far.is_folder), ("file", None, false));
+    assert!(far_item(br#"{"id":"1","folder":{}}"#).is_none(), "a folder leads nowhere");
+}
+
+#[test]
 fn deleted_entries_need_nothing_but_their_id() {
     let found = read(
         r#"{"id":"01","deleted":{"state":"deleted"},"parentReference":{"driveId":"b!D","id":"01P"},

@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 
-use onedrivefs::emulator::{Edit, EmulatorConfig, Fault, FaultAction, SiteConfig};
+use onedrivefs::emulator::{Edit, EmulatorConfig, Fault, FaultAction, Flavour, SiteConfig};
 
 use crate::mounted_support::{Mounted, Options, process, until};
 
@@ -42,7 +42,13 @@ pub fn put(mounted: &Mounted, drive: &str, path: &str, content: &str) {
 
 /// A mount of `drive` over a service of several, with a file in each.
 pub fn mount(drive: &str) -> Option<(Mounted, Ids)> {
+    mount_of(drive, Flavour::Business)
+}
+
+/// As [`mount`]; the people's drives are of this flavour.
+pub fn mount_of(drive: &str, flavour: Flavour) -> Option<(Mounted, Ids)> {
     let service = EmulatorConfig {
+        flavour,
         sites: vec![
             site("sites/Team", "Team", &["Documents", "Plans"]),
             site("sites/Legal", "Legal", &["Documents"]),

@@ -3,9 +3,9 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 
-use onedrivefs::emulator::Mark;
+use onedrivefs::emulator::{Edit, Flavour, Mark};
 
-use crate::drives::{SOON, errno, mount, names, put, run};
+use crate::drives::{SOON, errno, mount, mount_of, names, put, run};
 use crate::mounted_support::{Mounted, process, until};
 
 fn shortcut(mounted: &Mounted, name: &str, drive: &str, path: &str) {
@@ -147,4 +147,37 @@ fn what_others_share_is_shown_and_only_that() {
     mounted.control().mark_in(&ids.bobs, "given", Mark::NoAccess(true)).unwrap();
     assert_eq!(names(&given), ["away", "back.txt", "gift.txt"], "what is known stays");
     mounted.unmount();
+}
+
+// S188. Where delta of a folder is offered (personal drives) and where it is not, what others do is seen alike.
+#[test]
+fn what_others_do_behind_a_shortcut_is_seen_with_delta_and_without() {
+    for flavour in [Flavour::Personal, Flavour::Business] {
+        let Some((mounted, ids)) = mount_of("me", flavour) else { return };
+        put(&mounted, &ids.bobs, "given/stays.txt", "stays");
+        mounted.control().share_with_me(&ids.bobs, "given", true).unwrap();
+        shortcut(&mounted, "bobs", &ids.bobs, "given");
+        let bobs = mounted.path("bobs");
+        assert_eq!(names(&bobs), ["away", "gift.txt", "stays.txt"], "{flavour:?}");
+        mounted.await_online();
+        let edit = |edit: Edit| mounted.control().edit_drive_as_other(&ids.bobs, &edit).unwrap();
+        edit(Edit::Write { path: "given/away/deep.txt".into(), content: "changed there".into() });
+        edit(Edit::Delete { path: "given/stays.txt".into() });
+        edit(Edit::Move { path: "given/gift.txt".into(), to: "taken back.txt".into() });
+        edit(Edit::Mkdir { path: "given/new".into() });
+        mounted.refresh();
+        assert_eq!(names(&bobs), ["away", "new"], "{flavour:?}");
+        assert_eq!(fs::read_to_string(bobs.join("away/deep.txt")).unwrap(), "changed there");
+        fs::write(bobs.join("new/ours.txt"), "ours").unwrap();
+        fs::remove_file(bobs.join("away/deep.txt")).unwrap();
+        mounted.sync();
+        let there = |path: &str| mounted.control().content_in(&ids.bobs, path);
+        assert_eq!(there("given/new/ours.txt").unwrap(), "ours");
+        assert!(there("given/away/deep.txt").is_none() && there("taken back.txt").is_some());
+        let deltas = mounted.control().requests().into_iter().filter(|record| {
+            record.path.contains(&ids.bobs) && record.path.ends_with("/delta") && record.status == 200
+        });
+        assert_eq!(deltas.count() > 0, flavour == Flavour::Personal, "{flavour:?}");
+        mounted.unmount();
+    }
 }

@@ -107,7 +107,10 @@ fn is_drive(dir: &Path, wanted: &str, known: &BTreeMap<String, KnownDrive>) -> b
     let name = dir.file_name().unwrap_or_default();
     let by_id = directory_name(&DriveId::new(wanted));
     let alias = |key: &String| key.rsplit_once(' ').is_some_and(|(_, drive)| drive == wanted);
+    let of_drive = name.to_str().and_then(|name| name.split_once('@')).map(|(drive, _)| drive);
     name == by_id.as_str()
+        // A folder of it that is shown by itself.
+        || of_drive == Some(by_id.as_str())
         || known.iter().any(|(key, drive)| alias(key) && name == directory_name(&drive.id).as_str())
 }
 
@@ -133,7 +136,8 @@ mod tests {
     fn state_directories_are_found_from_their_root_from_an_account_and_by_themselves() {
         let root = tempfile::tempdir().unwrap();
         let dir = |name: &str| root.path().join(name);
-        for name in ["one/b!x/staging", "one/b!y/staging", "two/d3/staging", "two/empty"] {
+        for name in ["one/b!x/staging", "one/b!y/staging", "two/d3/staging", "two/empty", "two/b!y@f/staging"]
+        {
             fs::create_dir_all(dir(name)).unwrap();
         }
         let known = r#"{"https://graph.example/ me":{"id":"b!x","drive_type":"business","name":"n"}}"#;
@@ -144,11 +148,11 @@ mod tests {
             let found = find_sources(&request).unwrap_or_default();
             found.into_iter().map(|source| source.label().display().to_string()).collect::<Vec<_>>()
         };
-        assert_eq!(find(dir(""), None, None), ["one/b!x", "one/b!y", "two/d3"]);
-        assert_eq!(find(dir(""), Some("two"), None), ["two/d3"]);
+        assert_eq!(find(dir(""), None, None), ["one/b!x", "one/b!y", "two/b!y@f", "two/d3"]);
+        assert_eq!(find(dir(""), Some("two"), None), ["two/b!y@f", "two/d3"]);
         assert_eq!(find(dir(""), None, Some("me")), ["one/b!x"]);
-        assert_eq!(find(dir(""), None, Some("b!y")), ["one/b!y"]);
-        assert_eq!(find(dir("two"), None, None), ["two/d3"]);
+        assert_eq!(find(dir(""), None, Some("b!y")), ["one/b!y", "two/b!y@f"]);
+        assert_eq!(find(dir("two"), None, None), ["two/b!y@f", "two/d3"]);
         assert_eq!(find(dir("two/d3"), None, None), ["two/d3"]);
         assert!(find(dir("two/empty"), None, None).is_empty());
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::catalog::To;
-use super::{Forest, Outside, Place};
+use super::{Forest, Outside, Place, to_the_end};
 use crate::model::{Ino, NodeId};
 use crate::vfs::{
     Allocate, Attr, Caller, DirEntry, Entry, FileType, Filesystem, Handle, Lookup, NAME_MAX, OpenFlags,
@@ -71,9 +71,10 @@ impl<O: Outside> Forest<O> {
         let folded = self.0.config.case_insensitive;
         let find = || self.0.catalog().child(node, name, folded);
         let mut found = find();
-        if found.is_none() && self.0.is_stale(node) {
-            let known = self.0.catalog().made.get(&node).is_some_and(|made| made.read);
-            match self.refresh(node, Some(super::FRESH)).await {
+        let known = self.0.catalog().made.get(&node).is_some_and(|made| made.read);
+        if found.is_none() && (!known || self.0.is_stale(node)) {
+            let forest = self.clone();
+            match to_the_end(async move { forest.refresh(node, Some(super::FRESH)).await }).await {
                 Ok(()) => found = find(),
                 Err(error) if !known => return Err(error),
                 Err(error) => tracing::debug!(%error, "a listing could not be read again"),
@@ -299,7 +300,11 @@ impl<O: Outside> Filesystem for Forest<O> {
     }
 
     fn statfs(&self, ino: Ino) -> StatFs {
-        match self.0.drive(ino.slot()) {
+        let behind = self.0.drive(ino.slot()).and_then(|files| {
+            let item = files.shortcut(ino.node()).ok()??;
+            self.0.drive(self.0.catalog().link(ino.slot(), &item)?)
+        });
+        match behind.or_else(|| self.0.drive(ino.slot())) {
             Some(files) => files.statfs(ino),
             None => StatFs { total: UNKNOWN_SPACE, free: UNKNOWN_SPACE, files: 0, name_max: NAME_MAX },
         }

@@ -5,7 +5,7 @@
 //! mount or the directories above the drives, which are made up here and cannot be changed. A shortcut is a directory
 //! of its drive with a node number there; what is in it belongs to another slot.
 //!
-//! No lock but the gates of [`Forest::open`] and [`Forest::refresh`] is held over an await.
+//! No lock but the gates of opening and of reading a listing is held over an await.
 
 mod catalog;
 mod entrances;
@@ -51,7 +51,7 @@ pub trait Outside: Send + Sync + 'static {
     ) -> impl Future<Output = Result<Target, VfsError>> + Send;
 
     /// Puts together what `target` means, and has it follow the service; returns it with the target as it is known
-    /// now. May be dropped at any time.
+    /// now. One at a time for a slot.
     fn open(
         &self,
         slot: u16,
@@ -162,6 +162,11 @@ impl<O: Outside> Forest<O> {
         if let Some(files) = self.0.drive(slot) {
             return Ok(files);
         }
+        let forest = self.clone();
+        to_the_end(async move { forest.open_one(slot).await }).await
+    }
+
+    async fn open_one(&self, slot: u16) -> Result<Arc<Vfs<O::Drive>>, VfsError> {
         let gate = self.0.opening.entry(slot).or_default().clone();
         let _one = gate.lock().await;
         if let Some(files) = self.0.drive(slot) {
@@ -169,13 +174,17 @@ impl<O: Outside> Forest<O> {
         }
         let target = self.0.catalog().target(slot).cloned().ok_or(VfsError::Stale)?;
         let (known, files) = self.0.outside.open(slot, target.clone()).await?;
+        // From here on it has its state locked: whatever fails, it is there.
+        self.put(slot, Arc::clone(&files));
         if known != target {
-            self.0.change(|catalog| {
+            let kept = self.0.change(|catalog| {
                 catalog.resolve(slot, known);
                 Ok(())
-            })?;
+            });
+            if let Err(error) = kept {
+                tracing::warn!(%error, "what a drive turned out to be could not be kept");
+            }
         }
-        self.put(slot, Arc::clone(&files));
         self.0.opening.remove(&slot);
         Ok(files)
     }
@@ -211,7 +220,8 @@ impl<O: Outside> Forest<O> {
     async fn ensure_read(&self, node: u32) -> Result<(), VfsError> {
         let known = self.0.catalog().made.get(&node).map(|made| made.read).ok_or(VfsError::Stale)?;
         if !known {
-            return self.refresh(node, None).await;
+            let forest = self.clone();
+            return to_the_end(async move { forest.refresh(node, None).await }).await;
         }
         if self.0.is_stale(node) {
             let forest = self.clone();
@@ -263,6 +273,13 @@ impl<O: Outside> Forest<O> {
             }
         }
     }
+}
+
+/// Goes on where the caller, who may be killed or out of patience, does not wait any more.
+async fn to_the_end<T: Send + 'static>(
+    work: impl Future<Output = Result<T, VfsError>> + Send + 'static,
+) -> Result<T, VfsError> {
+    tokio::spawn(work).await.unwrap_or_else(|error| Err(VfsError::Store(error.to_string())))
 }
 
 impl<O: Outside> Inner<O> {

@@ -146,7 +146,8 @@ impl<O: Outside> Forest<O> {
         for (from, item) in links.into_iter().filter(|_| depth < DEEPEST) {
             let Some(files) = self.0.drive(from) else { continue };
             let store = files.drive().store();
-            let Ok(Some(node)) = store.by_item(&item) else { continue };
+            let node = store.by_item(&item).ok().flatten();
+            let Some(node) = node.filter(|node| node.place.is_some()) else { continue };
             if let Ok(path) = store.shown_path(node.id) {
                 return self.prefix(from, depth + 1).join(path);
             }

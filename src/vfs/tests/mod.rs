@@ -218,6 +218,11 @@ impl World {
         Self { _dir: dir, vfs: Vfs::new(drive, config), service, clock }
     }
 
+    /// The file system, and what must live as long.
+    pub fn into_files(self) -> (Vfs<TestDrive>, tempfile::TempDir) {
+        (self.vfs, self._dir)
+    }
+
     pub fn drive(&self) -> &TestDrive {
         &self.vfs.drive
     }
