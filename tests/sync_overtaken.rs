@@ -115,6 +115,34 @@ async fn a_folder_that_was_deleted_elsewhere_does_not_come_back_with_a_look_from
     }
 }
 
+// S130.
+#[tokio::test(start_paused = true)]
+async fn a_folder_that_was_made_again_elsewhere_is_not_there_twice_after_a_look_from_before() {
+    for flavour in FLAVOURS {
+        let service = Service::new(flavour);
+        service.write_elsewhere("d/other", "theirs");
+        let machine = machine(&service).await;
+        machine.write("d/f", "mine").await;
+        service.write_elsewhere("d/f", "theirs");
+        hold_answer_after(&service, 1, &format!("/items/{}", service.control.id_of("d").expect("an id")));
+        under_way().await;
+        service.edit(Edit::Delete { path: "d".into() });
+        service.write_elsewhere("d/other", "theirs");
+        machine.look().await;
+        under_way().await;
+        service.control.release_stalls();
+        machine.sync().await;
+        machine.look().await;
+        assert_eq!(
+            service.tree(),
+            [folder("d"), file("d/f", "mine"), file("d/other", "theirs")],
+            "{flavour:?}"
+        );
+        assert_eq!(machine.list("").await, ["d"], "{flavour:?}");
+        assert_eq!(machine.list("d").await, ["f", "other"], "{flavour:?}");
+    }
+}
+
 // S31.
 #[tokio::test(start_paused = true)]
 async fn a_file_keeps_its_newest_version_when_a_look_from_before_is_answered_after_it() {

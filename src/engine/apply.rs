@@ -145,7 +145,7 @@ impl Applier<'_> {
             return self.remove(tx, node.id, seen.now);
         }
         if item.root || self.top.as_ref() == Some(&item.id) {
-            return self.apply_root(tx, item);
+            return self.apply_root(tx, item, seen.now);
         }
         if let Some(gone_seq) = tx.tombstone(&item.id)? {
             let is_older = seen.sent_seq < gone_seq;
@@ -220,7 +220,7 @@ impl Applier<'_> {
         Ok(false)
     }
 
-    fn apply_root(&mut self, tx: &mut Tx<'_>, item: &RemoteItem) -> Result<(), StoreError> {
+    fn apply_root(&mut self, tx: &mut Tx<'_>, item: &RemoteItem, now: Timestamp) -> Result<(), StoreError> {
         let name = item.name.clone().unwrap_or_else(|| "root".into());
         let view = view_of(item, None, name);
         let known = tx.node(NodeId::ROOT)?.remote;
@@ -228,7 +228,7 @@ impl Applier<'_> {
             return Ok(());
         }
         if known.is_some_and(|known| known.item != view.item) {
-            return rekey::rekey(tx, self, NodeId::ROOT, &view).map(drop);
+            return rekey::rekey(tx, self, NodeId::ROOT, &view, now).map(drop);
         }
         tx.set_remote(NodeId::ROOT, Some(&view))
     }

@@ -565,7 +565,7 @@ impl Inner {
                         applier.effects.doubted.push(item.id.clone());
                         continue;
                     }
-                    if !node.map_or(Ok(false), |node| reunion.replace(tx, &mut applier, node.id))? {
+                    if !node.map_or(Ok(false), |node| reunion.replace(tx, &mut applier, node.id, now))? {
                         applier.apply(tx, item, seen)?;
                     }
                 }
@@ -650,7 +650,7 @@ pub(super) fn enumerate<'i>(
         applier.apply(tx, item, seen)?;
         if reunites {
             let id = tx.node_of_item(&item.id)?;
-            reunion.reunite(tx, applier, id, generation)?;
+            reunion.reunite(tx, applier, id, (generation, seen.now))?;
         }
         let id = tx.node_of_item(&item.id)?;
         tx.set_mark(id, generation)?;

@@ -7,7 +7,7 @@ use super::apply::{Applier, content_key, is_rewritten};
 use super::identity;
 use super::op::Send;
 use crate::content::ContentKey;
-use crate::model::{ItemId, NodeId, names};
+use crate::model::{ItemId, NodeId, Timestamp, names};
 use crate::store::{Attempt, Node, NodeKind, RemoteView, StoreError, Tx, canonical};
 
 /// Nodes with unsent changes by the place that the service has them at; whatever their visible one.
@@ -27,7 +27,7 @@ impl Reunion {
         tx: &mut Tx<'_>,
         applier: &mut Applier<'_>,
         id: NodeId,
-        generation: u64,
+        (generation, now): (u64, Timestamp),
     ) -> Result<(), StoreError> {
         let mut stack = vec![id];
         while let Some(id) = stack.pop() {
@@ -35,7 +35,7 @@ impl Reunion {
             let Some(view) = seen(&node, applier) else { continue };
             for former in self.others_at(tx, &node, &view)? {
                 if tx.mark(former)? != generation && is_same(tx, former, node.kind, &view)? {
-                    stack.extend(rekey(tx, applier, former, &view)?);
+                    stack.extend(rekey(tx, applier, former, &view, now)?);
                     self.dirty = None;
                     break;
                 }
@@ -51,6 +51,7 @@ impl Reunion {
         tx: &mut Tx<'_>,
         applier: &mut Applier<'_>,
         former: NodeId,
+        now: Timestamp,
     ) -> Result<bool, StoreError> {
         let Some(Node { remote: Some(old), kind, .. }) = tx.find(former)? else { return Ok(false) };
         let place = tx.node(former)?;
@@ -68,7 +69,7 @@ impl Reunion {
                     .doubted
                     .extend(inside.into_iter().filter_map(|child| Some(child.remote?.item)));
             }
-            rekey(tx, applier, former, &view)?;
+            rekey(tx, applier, former, &view, now)?;
             self.dirty = None;
             return Ok(true);
         }
@@ -150,6 +151,7 @@ pub(super) fn rekey(
     applier: &mut Applier<'_>,
     id: NodeId,
     view: &RemoteView,
+    now: Timestamp,
 ) -> Result<Vec<NodeId>, StoreError> {
     let node = tx.node(id)?;
     let Some(old) = &node.remote else { return Ok(Vec::new()) };
@@ -162,6 +164,11 @@ pub(super) fn rekey(
         tx.remove(twin.id)?;
     }
     tracing::info!(node = %id, from = %old.item, to = %view.item, "an item has another id now");
+    if old.item != view.item {
+        // What was sent before may still be answered as if it were there.
+        let seq = tx.next_sequence();
+        tx.put_tombstone(&old.item, seq, now, None)?;
+    }
     let still_ours = identity::fits(node.kind, old, node.kind, view);
     if still_ours && node.kind == NodeKind::File {
         applier.effects.renamed.push((key(applier, old), key(applier, view)));
