@@ -591,3 +591,27 @@ async fn a_sync_that_fails_when_sealed_content_is_written_again_loses_nothing() 
         assert_eq!(service.tree(), [file("f", "ON its way")], "{flavour:?}");
     }
 }
+
+// S37.
+#[tokio::test(start_paused = true)]
+async fn what_is_written_to_an_open_file_whose_set_time_was_unsent_when_its_folder_was_deleted_elsewhere_is_kept()
+ {
+    for flavour in FLAVOURS {
+        let service = Service::new(flavour);
+        service.write_elsewhere("d/e/f", "0123456789");
+        let machine = service.machine().await;
+        machine.look().await;
+        let flags = OpenFlags { read: true, write: true, ..OpenFlags::default() };
+        let open = machine.open("d/e/f", flags).await.unwrap();
+        machine.files.read(open.0, open.1, 0, 10).await.unwrap();
+        machine.set_mtime("d/e/f", 1_580_000_000).await.unwrap();
+        service.edit(Edit::Delete { path: "d".into() });
+        machine.look().await;
+        under_way().await;
+        machine.files.write(open.0, open.1, 0, b"mine".to_vec().into()).await.unwrap();
+        machine.close(open).await.unwrap();
+        machine.sync().await;
+        assert_eq!(service.tree(), [file("f", "mine456789")], "{flavour:?}");
+        assert_eq!(machine.read("f").await.unwrap(), "mine456789", "{flavour:?}");
+    }
+}

@@ -74,8 +74,9 @@ pub(super) fn settle(
         Outcome::ConflictCopy => conflict_copy(tx, node, local, naming),
         Outcome::Recreate => {
             let seq = tx.next_sequence();
+            let parent = circle::present(tx, local.parent)?;
             tx.set_base(node.id, None)?;
-            tx.set_local(node.id, Some(&LocalView { changed_seq: seq, ..local.clone() }))?;
+            tx.set_local(node.id, Some(&LocalView { parent, changed_seq: seq, ..local.clone() }))?;
             tx.notice(
                 naming.now,
                 &tx.path(node.id)?,

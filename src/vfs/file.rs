@@ -317,8 +317,11 @@ impl State {
         let is_first = node.local.as_ref().is_none_or(|local| local.content.is_none());
         let node = self.at_home(node);
         let is_gone_elsewhere = was_deleted_elsewhere(&node);
-        let home = match (&node.local, is_gone_elsewhere) {
-            (Some(local), true) if tx.find(local.parent)?.is_none() => Some(NodeId::ROOT),
+        // Its folder may be gone elsewhere too.
+        let home = match &node.local {
+            Some(local) if (is_gone_elsewhere || !local.deleted) && tx.find(local.parent)?.is_none() => {
+                Some(NodeId::ROOT)
+            }
             _ => None,
         };
         let edit = |local: &mut LocalView| {
