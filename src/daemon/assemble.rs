@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -34,6 +34,8 @@ pub(super) struct Shared {
     pub entrances: Arc<Entrances>,
     /// Where the states of the account's drives are.
     pub account_dir: PathBuf,
+    /// Held while a state's lock is taken: who only looks into one is not in the way of who opens it.
+    looking: Mutex<()>,
 }
 
 impl Shared {
@@ -49,6 +51,7 @@ impl Shared {
             notify: NotifyHandle::new(),
             entrances: Arc::default(),
             account_dir,
+            looking: Mutex::default(),
         })
     }
 
@@ -86,7 +89,10 @@ pub(super) fn plant(
     let name = state_name(&drive.id, top.as_ref());
     let state = shared.account_dir.join(&name);
     make_private(&state)?;
-    let lock = StateLock::take(&state).map_err(|error| store_error(&state, &error))?;
+    let lock = {
+        let _one = shared.looking.lock().unwrap_or_else(PoisonError::into_inner);
+        StateLock::take(&state).map_err(|error| store_error(&state, &error))?
+    };
     let store = Arc::new(open_store(&state, &drive, top.as_ref())?);
     store.limit_memory(settings.metadata_memory);
     let disk = Disk::new();
@@ -136,10 +142,11 @@ pub(super) fn plant(
 }
 
 /// Whether something in this state is to be sent. Asks nobody; false where another daemon has it.
-pub(super) fn has_unsent(state: &Path) -> bool {
+pub(super) fn has_unsent(shared: &Shared, state: &Path) -> bool {
     if !state.join("store.sqlite").is_file() {
         return false;
     }
+    let _one = shared.looking.lock().unwrap_or_else(PoisonError::into_inner);
     let Ok(_lock) = StateLock::take(state) else { return false };
     let counted = Store::open(state).and_then(|store| store.dirty_counts());
     match counted {

@@ -115,6 +115,13 @@ struct Running {
     locks: Vec<StateLock>,
 }
 
+impl Running {
+    /// The service is known to be out of reach.
+    fn is_offline(&self) -> bool {
+        self.engines.iter().any(Engine::is_offline)
+    }
+}
+
 /// While a drive is known to be out of reach, the service gets so long to answer for another one.
 const OFFLINE_PATIENCE: Duration = Duration::from_millis(800);
 
@@ -185,6 +192,9 @@ impl Drives {
         let Planted { files, lock } = planted;
         let mut running = self.running();
         running.locks.push(lock);
+        if running.is_offline() {
+            files.drive().presume_offline();
+        }
         running.engines.push(files.drive().clone());
         if running.started {
             follow(files.drive());
@@ -196,8 +206,7 @@ impl Drives {
 
     /// What the service answers; no long wait where it was out of reach a moment ago.
     async fn patiently<T>(&self, answer: impl Future<Output = Result<T, VfsError>>) -> Result<T, VfsError> {
-        let is_offline = self.running().engines.iter().any(Engine::is_offline);
-        if !is_offline {
+        if !self.running().is_offline() {
             return answer.await;
         }
         tokio::time::timeout(OFFLINE_PATIENCE, answer).await.unwrap_or(Err(VfsError::Offline))
@@ -232,9 +241,11 @@ impl Drives {
         let closed = catalog.targets().filter(|(slot, _)| !open.contains(slot));
         let unsent = closed.filter(|(_, target)| match target {
             Target::Named(name) => known_drive(&self.shared, name)
-                .is_some_and(|drive| has_unsent(&self.shared.state_of(&drive.id, None))),
-            Target::Drive { id, .. } => has_unsent(&self.shared.state_of(id, None)),
-            Target::Folder { drive, item, .. } => has_unsent(&self.shared.state_of(drive, Some(item))),
+                .is_some_and(|drive| has_unsent(&self.shared, &self.shared.state_of(&drive.id, None))),
+            Target::Drive { id, .. } => has_unsent(&self.shared, &self.shared.state_of(id, None)),
+            Target::Folder { drive, item, .. } => {
+                has_unsent(&self.shared, &self.shared.state_of(drive, Some(item)))
+            }
         });
         unsent.map(|(slot, _)| slot).collect()
     }
@@ -273,6 +284,9 @@ impl Drives {
     }
 
     async fn target_of_far(&self, far: FarItem) -> Result<Target, VfsError> {
+        if !far.is_folder {
+            return Err(VfsError::NotSupported);
+        }
         let graph = &self.shared.graph;
         // Also says at once, and for good, what is wrong with it.
         let there = graph.item(&far.drive, &far.item, Priority::Interactive).await;

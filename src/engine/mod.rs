@@ -397,6 +397,11 @@ impl Engine {
         self.0.state() == State::Offline
     }
 
+    /// The service was out of reach for others a moment ago: nobody waits long here either, until it answers.
+    pub fn presume_offline(&self) {
+        self.0.disconnected("it cannot be reached for another drive");
+    }
+
     /// Somebody must sign in.
     pub fn is_signed_out(&self) -> bool {
         self.0.state() == State::SignedOut

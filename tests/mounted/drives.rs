@@ -56,7 +56,8 @@ pub fn mount_of(drive: &str, flavour: Flavour) -> Option<(Mounted, Ids)> {
         others_drives: 1,
         ..EmulatorConfig::default()
     };
-    let mounted = Mounted::with(service, Options { drive: drive.into(), ..Options::default() })?;
+    let deadline = Duration::from_secs(400);
+    let mounted = Mounted::with(service, Options { drive: drive.into(), deadline, ..Options::default() })?;
     let ids = ids(&mounted);
     mounted.service.write("mine.txt", b"mine");
     put(&mounted, &ids.documents, "docs/report.txt", "report");
@@ -267,4 +268,45 @@ fn a_list_of_drives_shows_each_under_its_name() {
     mounted.refresh();
     assert_eq!(fs::read_to_string(mounted.path("Legal/news.txt")).unwrap(), "news");
     mounted.unmount();
+}
+
+// S186.
+#[test]
+fn a_drive_that_another_mount_shows_is_busy_and_the_others_are_not() {
+    let Some((mounted, ids)) = mount("all") else { return };
+    names(&mounted.path("Sites"));
+    names(&mounted.path("Sites/Team"));
+    let state = mounted.state_dir().join("default").join(&ids.plans);
+    fs::create_dir_all(&state).unwrap();
+    let held = onedrivefs::store::StateLock::take(&state).unwrap();
+    assert_eq!(errno(fs::read_dir(mounted.path("Sites/Team/Plans"))), libc::EBUSY);
+    assert_eq!(names(&mounted.path("Sites/Team/Documents")), ["docs"]);
+    drop(held);
+    assert_eq!(names(&mounted.path("Sites/Team/Plans")), ["plan.txt"]);
+}
+
+// S68, S69, S180.
+#[test]
+fn a_conflict_in_one_of_several_drives_is_found_and_settled_by_its_path_in_the_mount() {
+    let Some((mounted, ids)) = mount("all") else { return };
+    names(&mounted.path("Sites"));
+    let plan = mounted.path("Sites/Team/Plans/plan.txt");
+    assert_eq!(fs::read_to_string(&plan).unwrap(), "plan");
+    mounted.await_online();
+    let cut = mounted.control().cut();
+    fs::write(&plan, "ours").unwrap();
+    put(&mounted, &ids.plans, "plan.txt", "theirs, and longer");
+    mounted.control().remove_fault(cut);
+    let list = |path: &Path| {
+        let output = mounted.run(&["conflicts", path.to_str().unwrap()]);
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let shown = || list(&mounted.root()).contains("Sites/Team/Plans/plan (conflict");
+    assert!(until(SOON, shown), "{}\n{}", list(&mounted.root()), mounted.log_tail());
+    assert!(!list(&mounted.path("OneDrive")).contains("(conflict"), "it is not there");
+    mounted.sync();
+    let output = mounted.run(&["conflicts", "keep-local", plan.to_str().unwrap()]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    mounted.sync();
+    assert_eq!(mounted.control().content_in(&ids.plans, "plan.txt").unwrap(), "ours");
 }

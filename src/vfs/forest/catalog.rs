@@ -342,6 +342,16 @@ impl Catalog {
         exact.or_else(|| if folded { same() } else { None }).map(|child| child.to)
     }
 
+    /// Whether the directory `node` is `top` or in it.
+    pub(super) fn is_at_or_below(&self, node: u32, top: u32) -> bool {
+        let mut at = node;
+        while at != top && at != ROOT {
+            let Some(made) = self.made.get(&at) else { return false };
+            at = made.parent;
+        }
+        at == top
+    }
+
     /// Where `slot` is shown above the drives, as a path of the mount.
     pub(super) fn place(&self, slot: u16) -> Option<std::path::PathBuf> {
         let mut at = To::Slot(slot);

@@ -18,8 +18,6 @@ use crate::vfs::{
 /// Cookies of `.` and `..`; an entry's is its number and the latter.
 const DOT: u64 = 1;
 const DOT_DOT: u64 = 2;
-/// Permissions of what is made up.
-const MADE_MODE: u16 = 0o555;
 
 impl<O: Outside> Forest<O> {
     /// The drive that a node is of, put together now if it is not yet.
@@ -44,7 +42,7 @@ impl<O: Outside> Forest<O> {
     }
 
     /// Attributes of what is made up, and of roots that nobody went into.
-    fn made_attr(&self, ino: Ino, mode: u16) -> Attr {
+    fn made_attr(&self, ino: Ino) -> Attr {
         let (born, config) = (self.0.born, &self.0.config);
         Attr {
             ino,
@@ -55,7 +53,8 @@ impl<O: Outside> Forest<O> {
             ctime: born,
             btime: born,
             file_type: FileType::Directory,
-            mode,
+            // Who may not change it is told so by the error that says why.
+            mode: config.dir_mode,
             nlink: 2,
             uid: config.uid,
             gid: config.gid,
@@ -134,11 +133,11 @@ impl<O: Outside> Filesystem for Forest<O> {
     async fn getattr(&self, ino: Ino, handle: Option<Handle>) -> Result<(Attr, Duration), VfsError> {
         if let Some(node) = self.0.made(ino) {
             let known = self.0.catalog().made.contains_key(&node);
-            let attr = known.then(|| self.made_attr(ino, MADE_MODE)).ok_or(VfsError::Stale)?;
+            let attr = known.then(|| self.made_attr(ino)).ok_or(VfsError::Stale)?;
             return Ok((attr, self.0.config.attr_ttl));
         }
         if self.is_closed_root(ino) {
-            return Ok((self.made_attr(ino, self.0.config.dir_mode), Duration::ZERO));
+            return Ok((self.made_attr(ino), Duration::ZERO));
         }
         self.of(ino).await?.getattr(ino, handle).await
     }

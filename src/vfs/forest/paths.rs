@@ -161,20 +161,17 @@ impl<O: Outside> Forest<O> {
         PathBuf::from(names::to_local(&name))
     }
 
-    /// Asks the service again for the listings at or above `path`, and returns when they are shown.
+    /// Asks the service again for the listings at or below `path` that were asked for before, and returns when they
+    /// are shown.
     pub async fn refresh_listings(&self, path: &Path) -> Result<(), VfsError> {
         if let Shown::Above(node) = self.find(path)? {
-            let mut wanted = vec![node];
-            {
+            let wanted: Vec<u32> = {
                 let catalog = self.0.catalog();
-                let below = catalog.made.iter().filter(|(_, made)| made.parent == node && made.read);
-                wanted.extend(below.map(|(&node, _)| node).filter(|&below| below != node));
-            }
+                let known = catalog.made.iter().filter(|(_, made)| made.read).map(|(&node, _)| node);
+                known.filter(|&known| catalog.is_at_or_below(known, node)).collect()
+            };
             for node in wanted {
-                let read = self.0.catalog().made.get(&node).is_some_and(|made| made.read);
-                if read || node != ROOT {
-                    self.refresh(node, None).await?;
-                }
+                self.refresh(node, None).await?;
             }
         }
         Ok(())
