@@ -6,30 +6,7 @@ use std::io::{self, Write};
 use std::os::fd::IntoRawFd;
 use std::path::Path;
 
-/// Small numbers that differ from run to run; printed, so that a run can be repeated (`SEED`).
-pub struct Random(u64);
-
-impl Random {
-    /// From `SEED`, or anything.
-    pub fn seeded(what: &str) -> Self {
-        let seed = number("SEED", u64::from(std::process::id()));
-        println!("{what}: SEED={seed}");
-        Self(seed)
-    }
-
-    pub fn below(&mut self, bound: u64) -> u64 {
-        // splitmix64
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % bound
-    }
-}
-
-pub fn number(name: &str, default: u64) -> u64 {
-    std::env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(default)
-}
+use crate::mounted_support::random::Random;
 
 /// How far a file got.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -12,7 +12,8 @@ use std::time::Duration;
 use onedrivefs::emulator::{Edit, Flavour};
 
 use crate::disks::{Disk, can_mount_disks};
-use crate::journal::{Journal, Promise, Random, content, number, on_service};
+use crate::journal::{Journal, Promise, content, on_service};
+use crate::mounted_support::random::{Random, number};
 use crate::mounted_support::tree::sha256;
 use crate::mounted_support::{Mounted, Options, have, in_ci, text, until};
 use crate::volatile::{Cut, VolatileDisk};

@@ -17,7 +17,7 @@ use fuser::{
 };
 
 use crate::disks::run;
-use crate::journal::Random;
+use crate::mounted_support::random::Random;
 use crate::mounted_support::until;
 
 /// What a disk writes as a whole.

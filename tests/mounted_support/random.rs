@@ -7,6 +7,13 @@ impl Random {
         Self(seed)
     }
 
+    /// From `SEED`, or anything; printed.
+    pub fn seeded(what: &str) -> Self {
+        let seed = number("SEED", u64::from(std::process::id()));
+        println!("{what}: SEED={seed}");
+        Self(seed)
+    }
+
     /// A number below `bound`.
     pub fn below(&mut self, bound: u64) -> u64 {
         // splitmix64
