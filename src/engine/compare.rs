@@ -20,7 +20,7 @@ use crate::content::{CachedFile, Reader, StagingId};
 use crate::graph::{GraphError, Priority};
 use crate::model::remote::ModifiedBy;
 use crate::model::{ByteRange, Comparison, ItemKind, NodeId, RemoteItem, Timestamp};
-use crate::store::{Durability, LocalView, Node, NodeKind, Power, RemoteView, StoreError, Tx};
+use crate::store::{Durability, LocalView, Node, NodeKind, RemoteView, StoreError, Tx};
 
 /// Who we are to the service, as an answer to a change of ours said (JSON).
 const ME: &str = "me";
@@ -292,15 +292,14 @@ impl Inner {
     /// A power cut may have taken a part of the unsent content.
     fn is_doubtful(&self, node: &Node) -> Result<bool, StoreError> {
         let content = node.local.as_ref().and_then(|local| local.content);
-        let power = |content| self.store.inspect(|tx| tx.power(content));
-        Ok(content.map(power).transpose()?.flatten() == Some(Power::Lost))
+        self.store.inspect(|tx| tx.is_lost(content))
     }
 
     /// The unsent content is a change of what the service has now.
     fn start_from_remote(&self, node: &Node) -> Result<(), StoreError> {
         self.if_unchanged(node, |tx, _| {
             let (Some(base), Some(remote)) = (&node.base, &node.remote) else { return Ok(()) };
-            tx.set_base(node.id, Some(&RemoteView { version: remote.version.clone(), ..base.clone() }))
+            start_from(tx, node.id, base, remote)
         })
     }
 
@@ -311,14 +310,12 @@ impl Inner {
             let (Some(local), Some(base), Some(remote)) = (&node.local, &node.base, &node.remote) else {
                 return Ok(());
             };
-            let power = local.content.map(|content| tx.power(content)).transpose()?.flatten();
-            if power == Some(Power::Lost) {
+            if tx.is_lost(local.content)? {
                 tx.notice(now, &tx.path(node.id)?, LAST_CHANGE_LOST)?;
             } else {
                 tx.set_shown_mtime(node.id, Some(local.mtime))?;
             }
-            // What is left is decided from the base that differs in what else moved.
-            tx.set_base(node.id, Some(&RemoteView { version: remote.version.clone(), ..base.clone() }))?;
+            start_from(tx, node.id, base, remote)?;
             tx.set_local(node.id, Some(&without_content(local)))
         })
     }
@@ -342,6 +339,11 @@ impl Inner {
     }
 }
 
+/// The node's change starts from the content that the service has; what else moved is decided from the base as it was.
+fn start_from(tx: &mut Tx<'_>, id: NodeId, base: &RemoteView, remote: &RemoteView) -> Result<(), StoreError> {
+    tx.set_base(id, Some(&RemoteView { version: remote.version.clone(), ..base.clone() }))
+}
+
 fn finish_adoption(
     tx: &mut Tx<'_>,
     node: &Node,
@@ -349,7 +351,7 @@ fn finish_adoption(
     view: &RemoteView,
 ) -> Result<(), StoreError> {
     tx.set_shown_mtime(node.id, Some(local.mtime))?;
-    if local.mtime_set && !view.mtime.is_some_and(|mtime| mtime.same_second(local.mtime)) {
+    if local.mtime_set && !view.has_second_of(local.mtime) {
         tx.set_base(node.id, Some(view))?;
         let next = LocalView { parent: view.parent.unwrap_or(local.parent), ..without_content(local) };
         return tx.set_local(node.id, Some(&LocalView { name: crate::store::canonical(&view.name), ..next }));

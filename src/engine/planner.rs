@@ -586,7 +586,7 @@ impl<'a> Planner<'a> {
                 if_match: remote.version.etag.clone(),
             }));
         }
-        if local.mtime_set && !remote.mtime.is_some_and(|mtime| mtime.same_second(local.mtime)) {
+        if local.mtime_set && !remote.has_second_of(local.mtime) {
             return Some(Op::Send(Send::SetTime {
                 item: remote.item.clone(),
                 mtime: local.mtime,

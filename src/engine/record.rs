@@ -341,7 +341,7 @@ pub(super) fn finish_local(
         next.seal = None;
         tx.set_shown_mtime(node.id, Some(local.mtime))?;
     }
-    if next.mtime_set && view.mtime.is_some_and(|mtime| mtime.same_second(next.mtime)) {
+    if next.mtime_set && view.has_second_of(next.mtime) {
         next.mtime_set = false;
         tx.set_shown_mtime(node.id, Some(local.mtime))?;
     }

@@ -114,7 +114,7 @@ impl Inner {
 
     /// The disk failed to keep the content: it replaces nothing, as after a power cut.
     fn note_lost(&self, tx: &mut Tx<'_>, id: NodeId, content: u64) -> Result<(), StoreError> {
-        let is_known = tx.power(content)? == Some(Power::Lost);
+        let is_known = tx.is_lost(Some(content))?;
         let is_beside = tx.find(id)?.is_some_and(|node| node.remote.is_some());
         if !is_known && !is_beside {
             let now = Timestamp::from(self.clock.wall());

@@ -5,7 +5,7 @@ use super::circle;
 use super::conflict::{NameTaken, Outcome, only_placed};
 use super::planner::is_swap_name;
 use crate::model::{NodeId, Timestamp, names};
-use crate::store::{Conflict, ConflictCause, LocalView, Node, NodeKind, Power, RemoteView, StoreError, Tx};
+use crate::store::{Conflict, ConflictCause, LocalView, Node, NodeKind, RemoteView, StoreError, Tx};
 
 /// Who we are and when it is, for the names of conflict copies.
 #[derive(Clone, Debug)]
@@ -65,7 +65,9 @@ pub(super) fn settle(
             if node.kind == NodeKind::File && version(&node.remote) != version(&node.base) {
                 tx.set_shown_mtime(node.id, None)?;
                 tx.content_changed(node.id);
-            } else if local.mtime_set && has_second_of(local, node.remote.as_ref()) {
+            } else if local.mtime_set
+                && node.remote.as_ref().is_some_and(|view| view.has_second_of(local.mtime))
+            {
                 // The service has the time that was set, in seconds: it is shown as it was set.
                 tx.set_shown_mtime(node.id, Some(local.mtime))?;
             }
@@ -85,10 +87,6 @@ pub(super) fn settle(
         }
         Outcome::Gone => gone(tx, node.id, naming.now, applier),
     }
-}
-
-fn has_second_of(local: &LocalView, remote: Option<&RemoteView>) -> bool {
-    remote.and_then(|view| view.mtime).is_some_and(|mtime| mtime.same_second(local.mtime))
 }
 
 /// The item is gone, and the row with it; but for what is unsent inside.
@@ -117,10 +115,7 @@ pub(super) fn gone(
 fn conflict_copy(tx: &mut Tx<'_>, node: &Node, local: &LocalView, naming: &Naming) -> Result<(), StoreError> {
     let path = tx.path(node.id)?;
     let name = naming.free_name(tx, local.parent, &local.name)?;
-    let was_lost = match local.content {
-        Some(content) => tx.power(content)? == Some(Power::Lost),
-        None => false,
-    };
+    let was_lost = tx.is_lost(local.content)?;
     let copy = tx.insert(node.kind)?;
     let seq = tx.next_sequence();
     match node.remote.as_ref().filter(|view| is_swap_name(&view.name)) {

@@ -78,6 +78,11 @@ impl RemoteView {
         self.version.size.unwrap_or(0)
     }
 
+    /// Its modification time is told, and the same second as `mtime`: the service keeps no more than that.
+    pub fn has_second_of(&self, mtime: Timestamp) -> bool {
+        self.mtime.is_some_and(|told| told.same_second(mtime))
+    }
+
     /// Same parent and same name as `other`.
     pub fn same_place(&self, other: &Self) -> bool {
         self.parent == other.parent && self.name == other.name

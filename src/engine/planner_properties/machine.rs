@@ -454,7 +454,7 @@ impl Machine {
         if send.content().is_some() && local.content == send.content() {
             (local.content, local.seal) = (None, None);
         }
-        local.mtime_set &= !view.mtime.is_some_and(|mtime| mtime.same_second(local.mtime));
+        local.mtime_set &= !view.has_second_of(local.mtime);
         let placed = view.parent != Some(local.parent) || view.name != local.name;
         let start = start_after(send, row.base.as_ref(), &view);
         let left = local.deleted || local.content.is_some() || local.mtime_set || placed || start != view;

@@ -159,8 +159,7 @@ impl<'t, 'a, 'c> Namespace<'t, 'a, 'c> {
         if node.mtime() == mtime && node.local.as_ref().is_none_or(|local| local.mtime_set) {
             return Ok(());
         }
-        let remote_mtime = node.remote.as_ref().and_then(|remote| remote.mtime);
-        let same = remote_mtime.is_some_and(|remote| remote.same_second(mtime));
+        let same = node.remote.as_ref().is_some_and(|remote| remote.has_second_of(mtime));
         // What is shown there has times of its own on the service.
         let is_entrance = id == NodeId::ROOT || node.kind == NodeKind::Shortcut;
         if is_entrance || (node.local.is_none() && same) {
