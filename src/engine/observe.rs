@@ -259,11 +259,18 @@ impl Engine {
         }
         let inner = self.0.clone();
         let end = move || {
-            inner.store.write(Durability::Process, |tx| {
-                tx.set_all_listed()?;
-                tx.set_meta(SWEEP, None)?;
-                tx.set_meta(ENUMERATED, Some("1"))
-            })
+            let mut from = Some(NodeId(0));
+            while let Some(here) = from {
+                from = inner.store.write(Durability::Process, |tx| {
+                    let next = tx.set_listed_from(here)?;
+                    if next.is_none() {
+                        tx.set_meta(SWEEP, None)?;
+                        tx.set_meta(ENUMERATED, Some("1"))?;
+                    }
+                    Ok(next)
+                })?;
+            }
+            Ok::<_, StoreError>(())
         };
         self.0.blocking.start(end).await?;
         self.0.enumerated.store(true, std::sync::atomic::Ordering::Release);

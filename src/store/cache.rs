@@ -225,6 +225,7 @@ mod tests {
         assert_eq!([0, 1, 24, 25, 40].map(allocation), [0, 32, 32, 48, 48]);
     }
 
+    // S179.
     #[test]
     fn whatever_is_remembered_replaced_and_forgotten_the_bound_holds() {
         for max in [0, 1000, 20_000, 1 << 20] {

@@ -370,14 +370,9 @@ impl Store {
         })
     }
 
-    /// Nodes that are described (not stubs).
+    /// Nodes that are visible somewhere; not counted now, but as they came and went.
     pub fn count(&self) -> Result<u64, StoreError> {
-        self.reader(|db| {
-            db.query_row("SELECT count(*) FROM nodes WHERE parent IS NOT NULL", [], |row| {
-                row.get::<_, i64>(0)
-            })
-        })
-        .map(|count| count as u64)
+        Ok(self.meta("visible")?.and_then(|text| text.parse().ok()).unwrap_or(0))
     }
 
     /// A setting of the store.

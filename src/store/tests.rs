@@ -80,6 +80,61 @@ fn a_look_at_several_things_is_of_one_moment_and_holds_up_no_change() {
 }
 
 #[test]
+fn what_is_visible_is_counted_as_it_comes_and_goes() {
+    let (dir, store) = store();
+    let agrees = |store: &Store, expected: u64| {
+        let sql = "SELECT count(*) FROM nodes WHERE parent IS NOT NULL";
+        let counted = store.inspect(|tx| Ok(tx.db.query_row(sql, [], |row| row.get::<_, i64>(0))?)).unwrap();
+        assert_eq!((store.count().unwrap(), counted as u64), (expected, expected));
+    };
+    agrees(&store, 0);
+    let (first, second) = store
+        .write(Durability::Process, |tx| {
+            let first = file(tx, "I1", NodeId::ROOT, "a.txt")?;
+            // One that has to step aside, one that is not described, and one that is new to an enumeration.
+            let second = file(tx, "I2", NodeId::ROOT, "a.txt")?;
+            tx.node_of_item(&ItemId::new("I3"))?;
+            assert!(tx.introduce(NodeKind::File, &view("I4", NodeId::ROOT, "b.txt"), None, 1)?);
+            Ok((first, second))
+        })
+        .unwrap();
+    agrees(&store, 3);
+    let gone = LocalView { deleted: true, ..local(NodeId::ROOT, "a.txt") };
+    store.write(Durability::Process, |tx| tx.set_local(first, Some(&gone))).unwrap();
+    agrees(&store, 2);
+    store.write(Durability::Process, |tx| tx.remove(first)).unwrap();
+    store.write(Durability::Process, |tx| tx.remove(second)).unwrap();
+    agrees(&store, 1);
+    let undone = store.write(Durability::Process, |tx| {
+        file(tx, "I5", NodeId::ROOT, "c.txt")?;
+        Err::<(), _>(StoreError::NoNode(NodeId(99)))
+    });
+    assert!(undone.is_err());
+    drop(store);
+    agrees(&Store::open(dir.path()).unwrap(), 1);
+}
+
+#[test]
+fn the_folders_of_a_large_drive_are_marked_in_pieces_and_none_is_left_out() {
+    let (_dir, store) = store();
+    let last = store
+        .write(Durability::Process, |tx| {
+            (0..20_100).try_fold(NodeId::ROOT, |_, _| tx.insert(NodeKind::Folder))
+        })
+        .unwrap();
+    assert!(!store.node(last).unwrap().unwrap().listed);
+    let (mut from, mut pieces) = (Some(NodeId(0)), 0);
+    while let Some(here) = from {
+        from = store.write(Durability::Process, |tx| tx.set_listed_from(here)).unwrap();
+        pieces += 1;
+    }
+    assert_eq!(pieces, 2);
+    assert!(store.node(last).unwrap().unwrap().listed && store.node(NodeId::ROOT).unwrap().unwrap().listed);
+    let left = "SELECT count(*) FROM nodes WHERE kind = 2 AND listed = 0";
+    assert_eq!(store.inspect(|tx| Ok(tx.db.query_row(left, [], |row| row.get::<_, i64>(0))?)).unwrap(), 0);
+}
+
+#[test]
 fn views_survive_a_reopen_exactly() {
     let (dir, store) = store();
     let id = store

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use rusqlite::{Connection, OptionalExtension, Transaction, params};
+use rusqlite::{Connection, OptionalExtension, Statement, Transaction, params};
 
 use super::StoreError;
 use super::rows::{self, FLAG_MALWARE};
@@ -12,11 +12,15 @@ use crate::model::{ItemId, NodeId, Timestamp};
 
 /// Beyond this many touched nodes the caches above forget everything instead of each one.
 const COARSE: usize = 20_000;
+/// Rows that one commit looks at to mark folders as all known: some ten milliseconds.
+const LISTED_AT_ONCE: i64 = 20_000;
 
 /// An open transaction of [`super::Store::write`].
 pub struct Tx<'a> {
     pub(super) db: Transaction<'a>,
     sequence: u64,
+    /// Nodes that became visible, less those that are no more.
+    appeared: i64,
     touched: BTreeSet<NodeId>,
     changes: BTreeSet<Change>,
 }
@@ -39,13 +43,18 @@ pub(super) struct Done {
 
 impl<'a> Tx<'a> {
     pub(super) fn new(db: Transaction<'a>, sequence: u64) -> Self {
-        Self { db, sequence, touched: BTreeSet::new(), changes: BTreeSet::new() }
+        Self { db, sequence, appeared: 0, touched: BTreeSet::new(), changes: BTreeSet::new() }
     }
 
     pub(super) fn commit(self) -> Result<Done, StoreError> {
         self.db
             .prepare_cached("INSERT OR REPLACE INTO meta(key, value) VALUES('sequence', ?1)")?
             .execute([self.sequence.to_string()])?;
+        if self.appeared != 0 {
+            self.db
+                .prepare_cached("UPDATE meta SET value = CAST(value AS INTEGER) + ?1 WHERE key = 'visible'")?
+                .execute([self.appeared])?;
+        }
         self.db.commit()?;
         let coarse = self.touched.len() > COARSE;
         Ok(Done {
@@ -261,33 +270,21 @@ impl<'a> Tx<'a> {
             return Ok(false);
         }
         let seen_seq = self.next_sequence();
-        let (version, hashes) = (&view.version, &view.version.hashes);
-        self.db
-            .prepare_cached(
-                "INSERT INTO nodes(kind, parent, name, fold, item, r_parent, r_name, r_size, r_mtime, r_btime,
-                 r_etag, r_ctag, r_quick, r_sha1, r_sha256, r_flags, web_url, mark, seen_seq)
-                 VALUES(?1, ?2, ?3, ?4, ?5, ?2, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18)",
-            )?
-            .execute(params![
-                kind.to_sql(),
-                parent.0,
-                place.name,
-                names::fold(&place.name),
-                view.item.as_str(),
-                view.name,
-                version.size.map(|size| size as i64),
-                view.mtime.map(|time| time.0),
-                view.btime.map(|time| time.0),
-                version.etag.as_ref().map(|tag| tag.as_str()),
-                version.ctag.as_ref().map(|tag| tag.as_str()),
-                hashes.quick_xor.as_ref().map(|hash| hash.as_slice()),
-                hashes.sha1.as_ref().map(|hash| hash.as_slice()),
-                hashes.sha256.as_ref().map(|hash| hash.as_slice()),
-                if view.malware { FLAG_MALWARE } else { 0 },
-                web_url,
-                generation as i64,
-                seen_seq as i64,
-            ])?;
+        let mut insert = self.db.prepare_cached(
+            "INSERT INTO nodes(kind, item, r_parent, r_name, r_size, r_mtime, r_btime, r_etag, r_ctag, r_quick, r_sha1,
+             r_sha256, r_flags, parent, name, fold, web_url, mark, seen_seq)
+             VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?3, ?14, ?15, ?16, ?17, ?18)",
+        )?;
+        insert.raw_bind_parameter(1, kind.to_sql())?;
+        bind_view(&mut insert, view)?;
+        insert.raw_bind_parameter(14, &place.name)?;
+        insert.raw_bind_parameter(15, names::fold(&place.name))?;
+        insert.raw_bind_parameter(16, web_url)?;
+        insert.raw_bind_parameter(17, generation as i64)?;
+        insert.raw_bind_parameter(18, seen_seq as i64)?;
+        insert.raw_execute()?;
+        drop(insert);
+        self.appeared += 1;
         let id = NodeId(self.db.last_insert_rowid());
         self.changed(id, false);
         self.moved_in_or_out(&place);
@@ -346,22 +343,10 @@ impl<'a> Tx<'a> {
 
     /// Runs `sql` with the columns of a view of the service in the order of the table `base`.
     fn write_view(&self, sql: &str, id: NodeId, view: &RemoteView) -> Result<(), StoreError> {
-        let (version, hashes) = (&view.version, &view.version.hashes);
-        self.db.prepare_cached(sql)?.execute(params![
-            id.0,
-            view.item.as_str(),
-            view.parent.map(|parent| parent.0),
-            view.name,
-            version.size.map(|size| size as i64),
-            view.mtime.map(|time| time.0),
-            view.btime.map(|time| time.0),
-            version.etag.as_ref().map(|tag| tag.as_str()),
-            version.ctag.as_ref().map(|tag| tag.as_str()),
-            hashes.quick_xor.as_ref().map(|hash| hash.as_slice()),
-            hashes.sha1.as_ref().map(|hash| hash.as_slice()),
-            hashes.sha256.as_ref().map(|hash| hash.as_slice()),
-            if view.malware { FLAG_MALWARE } else { 0 },
-        ])?;
+        let mut statement = self.db.prepare_cached(sql)?;
+        statement.raw_bind_parameter(1, id.0)?;
+        bind_view(&mut statement, view)?;
+        statement.raw_execute()?;
         Ok(())
     }
 
@@ -428,6 +413,11 @@ impl<'a> Tx<'a> {
             .query_row([content as i64], |row| row.get::<_, bool>(0))
             .optional()?
             .map(|synced| if synced { Power::Synced } else { Power::Lost }))
+    }
+
+    /// Whether a power cut left nobody knows what of the content, if there is any.
+    pub fn is_lost(&self, content: Option<u64>) -> Result<bool, StoreError> {
+        Ok(content.map(|content| self.power(content)).transpose()?.flatten() == Some(Power::Lost))
     }
 
     /// All content of which a power cut left nobody knows what.
@@ -557,11 +547,21 @@ impl<'a> Tx<'a> {
         Ok(())
     }
 
-    /// Marks every folder as all known: an enumeration ended.
-    pub fn set_all_listed(&mut self) -> Result<(), StoreError> {
-        self.db.execute("UPDATE nodes SET listed = 1 WHERE kind IN (0, 2) AND listed = 0", [])?;
+    /// Marks the folders among the next rows from `from` on as all known; returns where to go on, and nothing where
+    /// these were the last. An enumeration ended: so that nobody waits for the writer, a large drive takes many commits.
+    pub fn set_listed_from(&mut self, from: NodeId) -> Result<Option<NodeId>, StoreError> {
+        let end = from.0.saturating_add(LISTED_AT_ONCE);
+        self.db
+            .prepare_cached(
+                "UPDATE nodes SET listed = 1 WHERE id >= ?1 AND id < ?2 AND kind IN (0, 2) AND listed = 0",
+            )?
+            .execute([from.0, end])?;
+        let last: Option<i64> = self.db.query_row("SELECT max(id) FROM nodes", [], |row| row.get(0))?;
+        if last.is_some_and(|last| last >= end) {
+            return Ok(Some(NodeId(end)));
+        }
         self.everything();
-        Ok(())
+        Ok(None)
     }
 
     /// Sets the browser address.
@@ -607,6 +607,7 @@ impl<'a> Tx<'a> {
         self.db.prepare_cached("DELETE FROM nodes WHERE id = ?1")?.execute([id.0])?;
         self.changed(id, true);
         if let Some(place) = old {
+            self.appeared -= 1;
             self.left(&place)?;
         }
         Ok(())
@@ -706,6 +707,7 @@ impl<'a> Tx<'a> {
                 shown.as_ref().map(|place| names::fold(&place.name)),
                 want,
             ])?;
+        self.appeared += i64::from(shown.is_some()) - i64::from(old.is_some());
         self.changed(id, false);
         if let Some(place) = shown {
             self.moved_in_or_out(&place);
@@ -1060,6 +1062,23 @@ pub(super) fn item_id(db: &Connection, item: &ItemId) -> rusqlite::Result<Option
     db.prepare_cached("SELECT id FROM nodes WHERE item = ?1")?
         .query_row([item.as_str()], |row| row.get(0).map(NodeId))
         .optional()
+}
+
+/// Binds a view of the service to `?2` and the following, in the order of the table `base`.
+fn bind_view(statement: &mut Statement<'_>, view: &RemoteView) -> rusqlite::Result<()> {
+    let (version, hashes) = (&view.version, &view.version.hashes);
+    statement.raw_bind_parameter(2, view.item.as_str())?;
+    statement.raw_bind_parameter(3, view.parent.map(|parent| parent.0))?;
+    statement.raw_bind_parameter(4, &view.name)?;
+    statement.raw_bind_parameter(5, version.size.map(|size| size as i64))?;
+    statement.raw_bind_parameter(6, view.mtime.map(|time| time.0))?;
+    statement.raw_bind_parameter(7, view.btime.map(|time| time.0))?;
+    statement.raw_bind_parameter(8, version.etag.as_ref().map(|tag| tag.as_str()))?;
+    statement.raw_bind_parameter(9, version.ctag.as_ref().map(|tag| tag.as_str()))?;
+    statement.raw_bind_parameter(10, hashes.quick_xor.as_ref().map(|hash| hash.as_slice()))?;
+    statement.raw_bind_parameter(11, hashes.sha1.as_ref().map(|hash| hash.as_slice()))?;
+    statement.raw_bind_parameter(12, hashes.sha256.as_ref().map(|hash| hash.as_slice()))?;
+    statement.raw_bind_parameter(13, if view.malware { FLAG_MALWARE } else { 0 })
 }
 
 pub(super) fn meta(db: &Connection, key: &str) -> rusqlite::Result<Option<String>> {

@@ -28,9 +28,7 @@ mod tests;
 mod types;
 mod xattr;
 
-use std::sync::{Arc, Mutex};
-
-use tokio::time::Instant;
+use std::sync::Arc;
 
 use crate::model::{Ino, ItemId, NodeId};
 use crate::store::{Node, NodeKind};
@@ -44,12 +42,10 @@ pub use drive::Drive;
 pub use error::VfsError;
 pub use types::*;
 
-/// Longest name in bytes.
-const NAME_MAX: u32 = 255;
+/// Longest name in bytes: 255 UTF-16 units, of which each may take three.
+const NAME_MAX: u32 = 765;
 /// Space of a drive that does not say: 1 PiB.
 const UNKNOWN_SPACE: u64 = 1 << 50;
-/// How long the count of items may be old.
-const COUNT_AGE: std::time::Duration = std::time::Duration::from_secs(60);
 
 /// A drive as a file system.
 pub struct Vfs<D: Drive> {
@@ -57,8 +53,6 @@ pub struct Vfs<D: Drive> {
     config: VfsConfig,
     handles: Handles,
     garbage: Arc<Garbage>,
-    /// Number of items, and when it was counted.
-    count: Mutex<Option<(Instant, u64)>>,
 }
 
 impl<D: Drive> std::fmt::Debug for Vfs<D> {
@@ -71,7 +65,7 @@ impl<D: Drive> Vfs<D> {
     /// A file system over the drive.
     pub fn new(drive: D, config: VfsConfig) -> Self {
         let garbage = Garbage::new(drive.store().clone(), drive.staging().clone());
-        Self { drive, config, handles: Handles::default(), garbage, count: Mutex::default() }
+        Self { drive, config, handles: Handles::default(), garbage }
     }
 
     /// The drive below.
@@ -149,19 +143,6 @@ impl<D: Drive> Vfs<D> {
             Some(quota) => (quota.total, quota.remaining.min(quota.total)),
             None => (UNKNOWN_SPACE, UNKNOWN_SPACE),
         };
-        StatFs { total, free, files: self.items(), name_max: NAME_MAX }
-    }
-
-    fn items(&self) -> u64 {
-        let mut count = self.count.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let now = self.drive.clock().mono();
-        match *count {
-            Some((then, items)) if now.saturating_duration_since(then) < COUNT_AGE => items,
-            _ => {
-                let items = self.drive.store().count().unwrap_or(0);
-                *count = Some((now, items));
-                items
-            }
-        }
+        StatFs { total, free, files: self.drive.store().count().unwrap_or(0), name_max: NAME_MAX }
     }
 }
