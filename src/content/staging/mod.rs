@@ -34,7 +34,7 @@ pub use seal::Sealed;
 use self::inner::Layout;
 use self::log::{Header, Log, Replay};
 use self::overlay::Overlay;
-use self::room::FreeSpace;
+use self::room::{FreeSpace, MayCopy, may_copy};
 use super::blocking::Blocking;
 use super::error::ContentError;
 use crate::disk::{self, Disk};
@@ -292,7 +292,8 @@ impl Staging {
 
     /// A copy of a content that writers still have open, as it was at one moment, in `id`.
     ///
-    /// `Busy` if it kept changing, `NotComplete` if bytes of its base are missing. Waits for the disk.
+    /// `Busy` if it kept changing, `NotComplete` if bytes of its base are missing, `NoSpace` if the writers would be left
+    /// without room to write all of it once more. Waits for the disk.
     pub fn snapshot(&self, file: &Arc<StagingFile>, id: StagingId) -> Result<Arc<StagingFile>, StagingError> {
         let shared = &self.shared;
         if !file.is_complete() {
@@ -305,13 +306,19 @@ impl Staging {
         shared.disk.unlink("staging.unlink", &shared.map_path(id))?;
         for round in 1..=seal::MAX_ROUNDS {
             let (generation, len) = (file.generation(), file.len());
-            shared.space.take(&shared.disk, &shared.config.dir, len)?;
+            let may = may_copy(len, shared.space.spare(&shared.disk, &shared.config.dir)?);
             // Who never rests waits for the copy in the end, if that does not take long.
             let stopped = (round == seal::MAX_ROUNDS && len <= COPY_UP_TO).then(|| file.lock_inner());
-            let copied = shared.disk.reflink_or_copy("staging.copy", &source, &path);
+            let copied = match may {
+                MayCopy::Blocks => shared.disk.reflink_or_copy("staging.copy", &source, &path).map(|_| true),
+                MayCopy::Shared => shared.disk.reflink("staging.copy", &source, &path),
+                MayCopy::No => Ok(false),
+            };
             let is_still = stopped.is_some();
             drop(stopped);
-            copied?;
+            if !copied? {
+                return Err(StagingError::NoSpace);
+            }
             if is_still || file.generation() == generation {
                 return Ok(self.load(id)?.file);
             }

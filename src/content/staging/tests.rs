@@ -567,6 +567,20 @@ fn a_nearly_full_disk_is_refused_before_it_is_full() {
     assert!(matches!(staging.create(FILE), Err(StagingError::NoSpace)));
 }
 
+// S177.
+#[test]
+fn a_copy_that_would_take_the_room_of_its_writer_is_not_made() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let disk = Disk::new();
+    let free = disk.free_bytes(dir.path()).expect("statvfs");
+    let staging = open(dir.path(), &disk, "boot");
+    let file = staging.create(FILE).expect("created");
+    file.truncate(free.saturating_mul(2)).expect("sparse");
+    assert!(matches!(staging.snapshot(&file, StagingId(9)), Err(StagingError::NoSpace)));
+    file.truncate(10).expect("cut");
+    assert_eq!(staging.snapshot(&file, StagingId(9)).expect("copied").len(), 10);
+}
+
 #[test]
 fn a_sparse_file_of_250_gb_takes_no_room() {
     let dir = tempfile::tempdir().expect("a directory");
