@@ -26,8 +26,6 @@ use crate::model::NodeId;
 const DETACH_AFTER: Duration = Duration::from_secs(1);
 /// How often the log says how far the last sending is.
 const DRAIN_WORD: Duration = Duration::from_secs(5);
-/// How long control requests may take to end after the mount has.
-const CONTROL_GRACE: Duration = Duration::from_millis(500);
 
 /// A runtime for the network and what waits for it.
 pub(super) fn runtime() -> Result<Runtime, DaemonError> {
@@ -111,10 +109,12 @@ pub(super) fn serve(
             report = sending => report,
         };
         refreshing.abort();
+        // Who waits for it to send something gets an answer now.
+        files.opened().iter().for_each(|(_, files)| files.drive().stop());
         shutdown.cancel();
         if let Some(control) = control {
-            // Clients that take longer are cut off, which they are made for.
-            tokio::time::timeout(CONTROL_GRACE, control).await.ok();
+            // Bounded: a client that does not take its answer is cut off.
+            control.await.ok();
         }
         close(&files)?;
         if broken {

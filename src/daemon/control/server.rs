@@ -33,6 +33,10 @@ const CONNECTIONS_MAX: usize = 32;
 const IDLE: Duration = Duration::from_secs(60);
 /// How often a long request says that it is alive.
 const BEAT: Duration = Duration::from_secs(1);
+/// How long requests may go on at the end; that of an unmount is what the end waits for, so it is not counted.
+const MOMENT: Duration = Duration::from_secs(2);
+/// How long their answers may take to reach the clients.
+const LAST_WORDS: Duration = Duration::from_secs(10);
 
 /// Where a long request says how far it is; only the latest word is kept.
 pub type ProgressSink = watch::Sender<Progress>;
@@ -130,7 +134,7 @@ impl Server {
             }
         }
         let all = async { while connections.join_next().await.is_some() {} };
-        if tokio::time::timeout(Duration::from_secs(2), all).await.is_err() {
+        if tokio::time::timeout(LAST_WORDS, all).await.is_err() {
             tracing::debug!("control connections cut at shutdown");
         }
     }
@@ -159,7 +163,17 @@ async fn converse(
         };
         let Ok(Some(line)) = line.unwrap_or(Ok(None)) else { return Ok(()) };
         match parse(&line) {
-            Ok(request) => answer(request, &handler, &mut reader, &mut writer).await?,
+            Ok(request) => {
+                let is_unmount = matches!(request, Request::Unmount { .. });
+                let cut = async {
+                    shutdown.cancelled().await;
+                    tokio::time::sleep(MOMENT).await;
+                };
+                tokio::select! {
+                    answered = answer(request, &handler, &mut reader, &mut writer) => answered?,
+                    () = cut, if !is_unmount => return Ok(()),
+                }
+            }
             Err(error) => send(&mut writer, &Reply::Error(error)).await?,
         }
     }

@@ -262,3 +262,37 @@ fn paths_that_are_not_text_cross_as_bytes() {
         assert_eq!(serde_json::from_str::<WirePath>(&text).unwrap(), path);
     }
 }
+
+/// Asks on a stream of its own, under a clock that does not move while somebody works.
+async fn begin(running: &Running, request: &str) -> tokio::io::BufReader<tokio::net::UnixStream> {
+    let mut stream = tokio::net::UnixStream::connect(running.socket()).await.unwrap();
+    let line = format!("{{\"protocol\":1,\"request\":{request}}}\n");
+    tokio::io::AsyncWriteExt::write_all(&mut stream, line.as_bytes()).await.unwrap();
+    let mut reader = tokio::io::BufReader::new(stream);
+    assert!(next(&mut reader).await.is_some_and(|line| line.contains("progress")), "it has begun");
+    reader
+}
+
+async fn next(reader: &mut tokio::io::BufReader<tokio::net::UnixStream>) -> Option<String> {
+    let mut line = String::new();
+    let read = tokio::io::AsyncBufReadExt::read_line(reader, &mut line).await.unwrap();
+    (read > 0).then_some(line)
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unmount_is_answered_before_the_daemon_ends_and_other_requests_are_cut() {
+    let running = Running::start();
+    let mut unmount = begin(&running, "\"unmount\",\"drain_timeout_ms\":null").await;
+    let mut sync = begin(&running, "\"sync\",\"path\":\"\",\"timeout_ms\":null").await;
+    running.shutdown.cancel();
+    while let Some(line) = next(&mut sync).await {
+        assert!(line.contains("progress"), "{line}");
+    }
+    running.handler.go_on.notify_one();
+    let mut last = String::new();
+    while let Some(line) = next(&mut unmount).await {
+        last = line;
+    }
+    assert!(last.contains("answer"), "{last}");
+    running.served.await.unwrap();
+}
