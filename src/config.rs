@@ -172,6 +172,8 @@ mod tests {
         assert_eq!(settings.cache_dir, Path::new("/home/ada/.cache/onedrivefs"));
         assert_eq!(settings.state_dir, Path::new("/home/ada/.local/state/onedrivefs"));
         assert_eq!(settings.settle, Duration::from_secs(2));
+        // S179.
+        assert_eq!(settings.metadata_memory, 64 << 20);
         assert_eq!(settings.graph_url.as_str(), "https://graph.microsoft.com/");
         assert_eq!(settings.allow_other, None);
     }

@@ -328,6 +328,7 @@ async fn a_listing_sent_before_our_create_and_answered_after_it_takes_nothing_ba
     }
 }
 
+// S178.
 #[tokio::test(start_paused = true)]
 async fn a_listing_that_takes_longer_than_a_program_waits_goes_on_for_the_next_one() {
     let seed = Seed::Synthetic { files: 5000, per_folder: 5000, size: 1 };
