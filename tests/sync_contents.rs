@@ -123,6 +123,24 @@ async fn contents_of_one_size_and_one_quick_xor_hash_are_told_apart() {
     }
 }
 
+// S38.
+#[tokio::test(start_paused = true)]
+async fn a_file_deleted_here_returns_when_its_blocks_were_swapped_elsewhere() {
+    let (ours, theirs) = twins();
+    for flavour in FLAVOURS {
+        let service = Service::new(flavour);
+        service.write_elsewhere("a", &ours);
+        let machine = quiet(&service).await;
+        assert_eq!(machine.read("a").await.unwrap(), ours);
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        machine.unlink("a").await.unwrap();
+        service.write_elsewhere("a", &theirs);
+        machine.sync().await;
+        assert_eq!(service.tree(), [file("a", &theirs)], "{flavour:?}");
+        assert_eq!(machine.list("").await, ["a"]);
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn another_clients_content_with_our_hash_is_not_taken_for_an_upload_whose_answer_was_lost() {
     let (ours, theirs) = twins();
