@@ -418,7 +418,7 @@ async fn send(world: &World, target: UploadTarget, content: &Bytes, wanted: u64)
     let made = world.graph.create_session(&world.drive, &target, &spec).await.expect("a session");
     let mut next = made.next;
     loop {
-        let len = fragment_len(next, total, wanted);
+        let len = fragment_len(next, total, wanted, FRAGMENT_UNIT);
         let part = content.slice(next as usize..(next + len) as usize);
         match world.graph.put_fragment(&made.url, next, total, part).await.expect("taken") {
             FragmentOutcome::More { next: more } => next = more,
@@ -494,7 +494,7 @@ async fn a_session_is_resumed_where_the_service_says() {
             let mut next = world.graph.session_status(&made.url).await.expect("its status").next;
             assert!((FRAGMENT..2 * FRAGMENT).contains(&next), "{flavour:?} {keep}: {next}");
             let item = loop {
-                let len = fragment_len(next, 1_000_000, FRAGMENT);
+                let len = fragment_len(next, 1_000_000, FRAGMENT, FRAGMENT_UNIT);
                 let part = content.slice(next as usize..(next + len) as usize);
                 match world.graph.put_fragment(&made.url, next, 1_000_000, part).await.expect("taken") {
                     FragmentOutcome::More { next: more } => next = more,

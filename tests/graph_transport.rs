@@ -167,7 +167,7 @@ async fn the_client_works_over_sockets_as_it_does_in_process() {
     let session = graph.create_session(&drive, &target, &spec).await.expect("a session");
     let mut next = session.next;
     while next < total {
-        let end = next + fragment_len(next, total, 1 << 20);
+        let end = next + fragment_len(next, total, 1 << 20, FRAGMENT_UNIT);
         let part = content.slice(next as usize..end as usize);
         next = match graph.put_fragment(&session.url, next, total, part).await.expect("taken") {
             FragmentOutcome::More { next } => next,

@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::flavour::Flavour;
+use super::upload::UNIT;
 use crate::clock::{Clock, SystemClock};
 
 /// What the first drive holds at the start.
@@ -81,6 +82,8 @@ pub struct EmulatorConfig {
     pub page_size: usize,
     /// Largest simple PUT in bytes: 250 MB documented, 4 MB formerly (graph-api 7.1).
     pub simple_put_limit: u64,
+    /// Fragments of upload sessions must be multiples of so many bytes: 320 KiB (graph-api 7.3).
+    pub fragment_unit: u64,
     /// How long a download URL works (graph-api 6.1).
     pub download_url_lifetime: Duration,
     /// How long an issued access token works (graph-api 1.7).
@@ -112,6 +115,7 @@ impl Default for EmulatorConfig {
             quota_total: 1 << 40,
             page_size: 200,
             simple_put_limit: 250_000_000,
+            fragment_unit: UNIT,
             download_url_lifetime: Duration::from_secs(3600),
             token_lifetime: Duration::from_secs(3600),
             copy_duration: Duration::ZERO,

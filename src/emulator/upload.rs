@@ -290,7 +290,7 @@ impl State {
 
     /// Checks a fragment's headers and hands out the writer (graph-api 7.3, 7.5).
     pub(crate) fn begin_fragment(&mut self, call: &Call, id: &str) -> ApiResult<Fragment> {
-        let limited = self.switches.fragment_limit;
+        let (limited, unit) = (self.switches.fragment_limit, self.config.fragment_unit);
         let session = self.session(call, id)?;
         let invalid = |inner: &'static str, m: &'static str| ApiError::invalid(m).inner(inner);
         let range = call
@@ -322,8 +322,8 @@ impl State {
         if start > session.received {
             return Err(invalid("fragmentOutOfOrder", "Fragments must be sent in order."));
         }
-        if end + 1 != total && (end + 1) % UNIT != 0 {
-            return Err(invalid("fragmentLengthMismatch", "The fragment is no multiple of 320 KiB."));
+        if end + 1 != total && (end + 1) % unit != 0 {
+            return Err(invalid("fragmentLengthMismatch", "The fragment is no multiple of the unit."));
         }
         let Bytes::Open(writer) = &mut session.bytes else { return Err(ApiError::not_found()) };
         let writer = writer.take().ok_or_else(|| {

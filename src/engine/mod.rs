@@ -82,6 +82,7 @@ pub use observe::DEFAULT_POLL;
 pub use open::{Access, OpenNodes};
 pub use progress::{Estimate, Reading};
 pub use status::{EngineStatus, State, UploadProgress, Waiting};
+pub use upload::UploadSizes;
 
 /// Told of every visible change that did not come from the caller itself.
 pub trait ChangeSink: Send + Sync {
@@ -122,6 +123,8 @@ pub struct EngineConfig {
     pub confirm_above: u64,
     /// Only what is in this folder of the drive: it is the root then. The drive itself may be out of reach.
     pub top: Option<ItemId>,
+    /// How content is cut into requests.
+    pub sizes: UploadSizes,
 }
 
 impl Default for EngineConfig {
@@ -138,6 +141,7 @@ impl Default for EngineConfig {
             read_only: false,
             confirm_above: 1000,
             top: None,
+            sizes: UploadSizes::default(),
         }
     }
 }

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::between::LastLook;
 use super::fragments::Fragments;
 use super::op::Send;
-use super::upload::{Job, SMALL};
+use super::upload::Job;
 use super::{Engine, Inner, lock};
 use crate::graph::{
     Commit, ConflictBehavior, FragmentOutcome, GraphError, SessionSpec, SessionUrl, UploadSession,
@@ -68,7 +68,8 @@ impl Engine {
             None => self.begin_session(job).await?,
         };
         let progress = self.0.uploading(job.node.id, job.size);
-        let (mut at, mut sizes, mut failures, mut look) = (session.next, Fragments::default(), 0, None);
+        let (mut at, mut sizes, mut failures, mut look) =
+            (session.next, Fragments::new(self.0.config.sizes.unit), 0, None);
         let made = loop {
             progress.set(at.min(job.size));
             if at >= job.size {
@@ -271,7 +272,7 @@ impl Engine {
         };
         // What takes moments ends with its one fragment; what takes long is looked at when all of it is there.
         let deferred = matches!(job.send, Send::Replace { .. })
-            && job.size > SMALL
+            && job.size > self.0.config.sizes.put
             && !self.0.ends_sessions_itself.load(Ordering::Acquire);
         let spec = SessionSpec {
             size: job.size,

@@ -7,12 +7,24 @@ use super::op::Send;
 use super::status::UploadProgress;
 use super::{Engine, Inner};
 use crate::content::{StagingError, StagingId};
-use crate::graph::{ConflictBehavior, GraphError, Priority};
+use crate::graph::{ConflictBehavior, FRAGMENT_UNIT, GraphError, Priority};
 use crate::model::{ByteRange, Comparison, ItemId, RemoteItem, Timestamp};
 use crate::store::Node;
 
-/// Content up to this size goes in one PUT (graph-api 7.1, 15.1).
-pub(super) const SMALL: u64 = 4 << 20;
+/// How content is cut into requests, in bytes. Only a service made for tests takes others than the default.
+#[derive(Clone, Copy, Debug)]
+pub struct UploadSizes {
+    /// Content up to this size goes in one PUT (graph-api 7.1, 15.1).
+    pub put: u64,
+    /// Fragments of sessions are multiples of this (graph-api 7.3).
+    pub unit: u64,
+}
+
+impl Default for UploadSizes {
+    fn default() -> Self {
+        Self { put: 4 << 20, unit: FRAGMENT_UNIT }
+    }
+}
 
 /// An upload.
 pub(super) struct Job<'a> {
@@ -33,7 +45,7 @@ impl Engine {
             _ => unreachable!("only creates and replaces carry content"),
         };
         let job = Job { node, send, content, size, mtime };
-        if size == 0 || (size <= SMALL && mtime.is_none()) {
+        if size == 0 || (size <= self.0.config.sizes.put && mtime.is_none()) {
             let body = self.read_staged(content, 0, size).await?;
             return self.put(&job, body).await;
         }

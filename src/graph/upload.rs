@@ -29,16 +29,16 @@ const NEW_SESSION_DELAYS: [Duration; 2] = [Duration::from_secs(1), Duration::fro
 
 /// Bytes to send from `offset` of `total` when `wanted` is a good size.
 ///
-/// The end is a multiple of 320 KiB or the end of the file, wherever `offset` is, since the service may have kept
+/// The end is a multiple of `unit` ([`FRAGMENT_UNIT`] for the service) or the end of the file, wherever `offset` is, since the service may have kept
 /// part of a broken fragment (graph-api 7.5). 0 only at the end.
-pub fn fragment_len(offset: u64, total: u64, wanted: u64) -> u64 {
+pub fn fragment_len(offset: u64, total: u64, wanted: u64, unit: u64) -> u64 {
     let left = total.saturating_sub(offset);
-    let wanted = wanted.clamp(FRAGMENT_UNIT, MAX_FRAGMENT);
+    let wanted = wanted.clamp(unit, MAX_FRAGMENT);
     if left <= wanted {
         return left;
     }
-    let end = (offset + wanted) / FRAGMENT_UNIT * FRAGMENT_UNIT;
-    if end > offset { end - offset } else { (offset / FRAGMENT_UNIT + 1) * FRAGMENT_UNIT - offset }
+    let end = (offset + wanted) / unit * unit;
+    if end > offset { end - offset } else { (offset / unit + 1) * unit - offset }
 }
 
 /// What an upload session is to become.
@@ -378,7 +378,7 @@ mod tests {
             wanted in 0u64..200 << 20,
         ) {
             let offset = at % total;
-            let len = fragment_len(offset, total, wanted);
+            let len = fragment_len(offset, total, wanted, FRAGMENT_UNIT);
             prop_assert!(len > 0 && offset + len <= total && len <= MAX_FRAGMENT);
             prop_assert!((offset + len).is_multiple_of(FRAGMENT_UNIT) || offset + len == total);
         }
@@ -386,7 +386,7 @@ mod tests {
 
     #[test]
     fn after_the_last_byte_there_is_no_fragment() {
-        assert_eq!(fragment_len(10, 10, MAX_FRAGMENT), 0);
-        assert_eq!(fragment_len(11, 10, MAX_FRAGMENT), 0);
+        assert_eq!(fragment_len(10, 10, MAX_FRAGMENT, FRAGMENT_UNIT), 0);
+        assert_eq!(fragment_len(11, 10, MAX_FRAGMENT, FRAGMENT_UNIT), 0);
     }
 }

@@ -5,7 +5,7 @@ use std::ffi::OsStr;
 use std::path::Path;
 use std::time::Duration;
 
-use onedrivefs::emulator::{Control, Edit, Fault, FaultAction, Resync, Throttle};
+use onedrivefs::emulator::{Control, Edit, Fault, FaultAction, LockShape, Mark, Resync, Throttle};
 use onedrivefs::model::{ETag, Ino, ItemId, NodeId};
 use onedrivefs::vfs::{FileType, Filesystem, Handle, Lookup, OpenFlags, RenameMode, SetAttr, VfsError};
 
@@ -751,6 +751,14 @@ impl<'a> Driver<'a> {
                 self.control.delta_resync(KINDS[usize::from(*kind) % KINDS.len()]);
             }
             Trouble::Lag { ms } => self.control.set_delta_lag(Duration::from_millis(u64::from(*ms))),
+            Trouble::Room { bytes } => self.control.set_quota(*bytes),
+            Trouble::Lock { path, shape } => {
+                const SHAPES: [LockShape; 3] =
+                    [LockShape::EditedByAnother, LockShape::LockToken, LockShape::ResourceLocked];
+                let shape = shape.map(|shape| SHAPES[usize::from(shape) % SHAPES.len()]);
+                // There may be no such file.
+                self.control.mark(path, Mark::Lock(shape)).unwrap_or_default();
+            }
             Trouble::Pages { duplicates, empty } => self.control.switch(|switches| {
                 switches.delta_duplicates = *duplicates;
                 switches.delta_empty_pages = *empty;

@@ -200,11 +200,23 @@ pub enum Trouble {
     Lag {
         ms: u32,
     },
+    /// The drive has room for so many bytes in all.
+    Room {
+        bytes: i64,
+    },
+    /// Somebody else has the file open or checked out, or has it no more.
+    Lock {
+        path: String,
+        shape: Option<u8>,
+    },
     Pages {
         duplicates: bool,
         empty: bool,
     },
 }
+
+/// Room without end, in bytes.
+pub const ROOM: i64 = 1 << 40;
 
 const FOLDERS: [&str; 6] = ["", "a", "b", "a/c", "b/d", "a/c/e"];
 const NAMES: [&str; 6] = ["x.txt", "y.txt", "z.dat", "w", "v.tar.gz", "X.TXT"];
@@ -334,6 +346,7 @@ impl Maker {
             72 => return self.moved_out(ops),
             73 => return self.seen_and_gone(ops),
             74..=77 => Op::Weather(self.weather()),
+            78 if self.dice.chance(300) => Op::Service(self.lock(ops)),
             78..=80 => Op::Service(self.trouble()),
             81 => Op::Sync { seconds: 1 + self.dice.below(60) as u32 },
             82 => Op::Look,
@@ -429,6 +442,13 @@ impl Maker {
         }
     }
 
+    fn lock(&mut self, ops: &[Op]) -> Trouble {
+        let met = ops.iter().rev().take(6).find_map(touched);
+        let path = met.filter(|_| self.dice.chance(600)).unwrap_or_else(|| self.file());
+        let shape = self.dice.chance(600).then(|| self.dice.below(3) as u8);
+        Trouble::Lock { path, shape }
+    }
+
     fn trouble(&mut self) -> Trouble {
         const OPS: [&str; 9] = [
             "delta",
@@ -461,7 +481,8 @@ impl Maker {
             6..=7 => {
                 Trouble::Throttle { limit: 1 + self.dice.below(6) as u32, header: self.dice.chance(500) }
             }
-            8 => Trouble::ExpireTokens,
+            8 if self.dice.chance(500) => Trouble::ExpireTokens,
+            8 => Trouble::Room { bytes: self.dice.pick(&[0, 5000, 30_000, ROOM, ROOM]) },
             9 => Trouble::ExpireSessions,
             10 => Trouble::ExpireAddresses,
             11 => Trouble::Resync { kind: self.dice.below(6) as u8 },

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use onedrivefs::model::{Ino, QuickXor};
+use onedrivefs::model::{Ino, NodeId, QuickXor};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
@@ -80,6 +80,8 @@ pub struct Oracle {
     edited_there: BTreeMap<String, u32>,
     /// Nodes that were given another name here, so that their content may belong to another item.
     renamed: BTreeSet<Ino>,
+    /// Contents that cannot be sent and are here, and nodes of which a part of such a content is here.
+    kept: (BTreeSet<Hash>, BTreeSet<NodeId>),
     /// Nobody else changes anything.
     pub alone: bool,
     /// A power cut may have left files of which nobody knows the bytes.
@@ -243,6 +245,20 @@ impl Oracle {
         self.renamed.insert(ino);
     }
 
+    /// A content that cannot be sent is here.
+    pub fn kept_bytes(&mut self, bytes: &[u8]) {
+        self.kept.0.insert(hash(bytes));
+    }
+
+    /// Of a content that cannot be sent, a part is here.
+    pub fn kept_node(&mut self, node: NodeId) {
+        self.kept.1.insert(node);
+    }
+
+    fn is_kept(&self, duty: &Duty) -> bool {
+        self.kept.0.contains(&duty.hash) || self.kept.1.contains(&duty.ino.node())
+    }
+
     /// What was not synced may be lost.
     pub fn power_cut(&mut self) {
         self.power_was_cut = true;
@@ -327,7 +343,8 @@ impl Oracle {
                 .max_by_key(|(_, allowed)| *allowed)
         };
         let mut must: Vec<(&str, &Hash, &str)> = Vec::new();
-        must.extend(self.duties.iter().map(|duty| ("loss", &duty.hash, duty.label.as_str())));
+        let duties = self.duties.iter().filter(|duty| !self.is_kept(duty));
+        must.extend(duties.map(|duty| ("loss", &duty.hash, duty.label.as_str())));
         must.extend(self.theirs.iter().map(|(hash, label)| ("gone", hash, label.as_str())));
         for (kind, hash, label) in must {
             if remote.has(hash) {

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use onedrivefs::clock::Clock;
 use onedrivefs::disk::Disk;
-use onedrivefs::emulator::{EmulatorConfig, Flavour};
-use onedrivefs::engine::EngineConfig;
+use onedrivefs::emulator::{EmulatorConfig, Flavour, Mark};
+use onedrivefs::engine::{EngineConfig, UploadSizes, Waiting};
 use onedrivefs::model::NodeId;
 use onedrivefs::store::{ParkKind, RemoteView};
 
@@ -65,6 +65,8 @@ struct Choices {
     /// Nobody else changes anything after the beginning.
     alone: bool,
     poll: Duration,
+    /// How contents are cut into requests.
+    sizes: UploadSizes,
 }
 
 impl Choices {
@@ -76,6 +78,8 @@ impl Choices {
             power: dice.chance(250),
             alone: dice.chance(200),
             poll: Duration::from_secs(dice.pick(&[5, 30, 300])),
+            // Most contents of such a run go in sessions, of up to some dozen fragments.
+            sizes: if dice.chance(500) { UploadSizes { put: 300, unit: 16 } } else { UploadSizes::default() },
         }
     }
 }
@@ -178,6 +182,7 @@ impl World {
             flavour: self.choices.flavour,
             clock: Arc::clone(&clock),
             page_size: self.choices.page_size,
+            fragment_unit: self.choices.sizes.unit,
             data_dir: Path::new("/dev/shm").is_dir().then(|| "/dev/shm".into()),
             ..EmulatorConfig::default()
         };
@@ -193,11 +198,11 @@ impl World {
             Some(there) => there,
             None => self.begin(),
         };
-        let poll = self.choices.poll;
+        let (poll, sizes) = (self.choices.poll, self.choices.sizes);
         let power = self.choices.power.then(|| Arc::new(disk::Power::default()));
         self.trace.note("# start");
         let machine = service.machine_of(|setup: &mut Setup| {
-            setup.engine = EngineConfig { host: "box".into(), poll, ..EngineConfig::default() };
+            setup.engine = EngineConfig { host: "box".into(), poll, sizes, ..EngineConfig::default() };
             setup.cache.block = 4096;
             setup.staging.min_free_bytes = 0;
             setup.staging.boot = format!("boot {}", self.boots);
@@ -277,6 +282,10 @@ async fn settle(driver: &mut Driver<'_>, service: &Service) -> Vec<String> {
     control.clear_faults();
     control.set_delta_lag(Duration::ZERO);
     control.release_stalls();
+    control.set_quota(ops::ROOM);
+    for path in Remote::of(&control.truth()).tree.keys() {
+        control.mark(path, Mark::Lock(None)).expect("it is there");
+    }
     driver.close_all().await;
     let mut differs = vec!["rest: nothing was tried".to_owned()];
     for round in 0..ROUNDS {
@@ -334,9 +343,8 @@ async fn rest(driver: &mut Driver<'_>, service: &Service) -> Vec<String> {
         Ok(left) if left.pending == 0 => {}
         other => {
             let waiting = engine.status().await.map(|status| status.waiting).unwrap_or_default();
-            // The rest of a file that was changed in part was replaced elsewhere: it is kept here, and said to
-            // be. What waits for it waits with it.
-            if waiting.iter().any(|waiting| waiting.reason == Some(ParkKind::BaseGone)) {
+            if stays_here(&waiting) {
+                keeps(driver).await;
                 driver.oracle.power_was_cut = true;
                 return Vec::new();
             }
@@ -347,6 +355,29 @@ async fn rest(driver: &mut Driver<'_>, service: &Service) -> Vec<String> {
     match local_tree(driver, &remote.tree).await {
         Ok(local) => compare(&local, &remote.tree, driver.oracle),
         Err(error) => vec![format!("tree: cannot be read: {error}")],
+    }
+}
+
+/// Whether nothing can be sent any more: the rest of a file that was changed in part was replaced elsewhere, so that it
+/// is kept here, and said to be. What waits for it waits with it.
+fn stays_here(waiting: &[Waiting]) -> bool {
+    let has_no_base = |waiting: &Waiting| waiting.reason == Some(ParkKind::BaseGone);
+    let without = |path: &String| waiting.iter().any(|other| has_no_base(other) && other.path == *path);
+    let stays = |waiting: &Waiting| has_no_base(waiting) || waiting.behind.as_ref().is_some_and(without);
+    !waiting.is_empty() && waiting.iter().all(stays)
+}
+
+/// What is unsent is here: its bytes where they can be read, and where a part is missing, the rest.
+async fn keeps(driver: &mut Driver<'_>) {
+    for node in driver.machine.engine.store().dirty().unwrap_or_default() {
+        if !node.local.as_ref().is_some_and(|local| local.content.is_some()) {
+            continue;
+        }
+        let path = driver.machine.engine.store().path_of(node.id).unwrap_or_default();
+        match driver.read_file(&path).await {
+            Ok(bytes) => driver.oracle.kept_bytes(&bytes),
+            Err(_) => driver.oracle.kept_node(node.id),
+        }
     }
 }
 
