@@ -191,7 +191,9 @@ fn state(status: &Status) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::daemon::control::{CacheUse, DriveStatus, ParkKind, Parked, RequestCounts, Upload, WirePath};
+    use crate::daemon::control::{
+        CacheUse, DriveLine, DriveStatus, ParkKind, Parked, RequestCounts, Upload, WirePath,
+    };
     use crate::model::{DriveType, Quota};
 
     #[test]
@@ -258,6 +260,19 @@ mod tests {
         (reading.items_per_second, reading.estimate) = (None, None);
         status.reading = Some(reading);
         assert!(text(&status).contains("  reading    12000 items so far\n"), "{}", text(&status));
+        let drive = status.drive.take().unwrap();
+        let line = |path: &str, state, pending| DriveLine {
+            path: WirePath(path.into()),
+            drive: drive.clone(),
+            state,
+            pending,
+            items: 1,
+        };
+        status.drives =
+            vec![line("OneDrive", MountState::Online, 0), line("Sites/A/B", MountState::Offline, 2)];
+        let expected =
+            "  drive      OneDrive: online\n  drive      Sites/A/B: offline, 2 unsent\n  items      12\n";
+        assert!(text(&status).contains(expected), "{}", text(&status));
         status.notices = (0..23).map(|number| format!("{number}.txt: it may be incomplete")).collect();
         let shown = text(&status);
         assert!(shown.contains("notice     19.txt") && !shown.contains("20.txt"), "{shown}");

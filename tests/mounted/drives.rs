@@ -310,3 +310,23 @@ fn a_conflict_in_one_of_several_drives_is_found_and_settled_by_its_path_in_the_m
     mounted.sync();
     assert_eq!(mounted.control().content_in(&ids.plans, "plan.txt").unwrap(), "ours");
 }
+
+// S185. The numbers are all that hangs on it: content and what is unsent are found by the drives' own ids.
+#[test]
+fn a_damaged_list_of_drives_begins_anew_and_is_set_aside() {
+    let Some((mounted, ids)) = mount("all") else { return };
+    names(&mounted.path("Sites"));
+    fs::write(mounted.path("Sites/Team/Plans/new.txt"), "new").unwrap();
+    mounted.sync();
+    mounted.unmount();
+    let account = mounted.state_dir().join("default");
+    let of_mount = names(&account).into_iter().find(|name| name.starts_with("mount-")).unwrap();
+    let kept = account.join(of_mount).join("slots.json");
+    fs::write(&kept, "{ half a fi").unwrap();
+    mounted.remount();
+    assert_eq!(names(&mounted.path("Sites")), ["Legal", "Team"]);
+    assert_eq!(fs::read_to_string(mounted.path("Sites/Team/Plans/new.txt")).unwrap(), "new");
+    assert_eq!(mounted.control().content_in(&ids.plans, "new.txt").unwrap(), "new");
+    assert!(kept.with_extension("damaged").is_file());
+    assert!(mounted.log().contains("begins anew"), "{}", mounted.log_tail());
+}
