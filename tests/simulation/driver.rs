@@ -259,6 +259,13 @@ impl<'a> Driver<'a> {
         (is_current && is_shown).then(|| self.oracle.stamp(view.item.to_string()))
     }
 
+    /// The item that the service has at a path.
+    fn item_there(&self, path: &str) -> Option<String> {
+        let (truth, path) = (self.control.truth(), format!("/{path}"));
+        let items = truth["drives"][0]["items"].as_array()?;
+        Some(items.iter().find(|item| item["path"] == path)?["id"].as_str()?.to_owned())
+    }
+
     fn find_there(&self, id: &str) -> Option<Value> {
         let truth = self.control.truth();
         truth["drives"][0]["items"].as_array()?.iter().find(|item| item["id"] == id).cloned()
@@ -528,8 +535,11 @@ impl<'a> Driver<'a> {
 
     async fn rmdir(&mut self, path: &str) -> Done {
         let (parent, name) = self.place(path).await?;
-        if let Some(id) = self.there_is(path).await?.and_then(|ino| self.item_of(ino)) {
-            self.oracle.may_go(id);
+        if let Some(ino) = self.there_is(path).await? {
+            // The answer that names its item may still be on its way.
+            if let Some(id) = self.item_of(ino).or_else(|| self.item_there(path)) {
+                self.oracle.may_go(id);
+            }
         }
         self.patient(self.machine.files.rmdir(ME, parent, name)).await?;
         Ok(String::new())
