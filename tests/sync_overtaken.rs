@@ -78,7 +78,7 @@ async fn a_file_that_was_deleted_here_does_not_come_back_with_a_look_from_before
         machine.write("f", "mine").await;
         machine.sync().await;
         // What happens elsewhere so soon after an own change is looked at by its id.
-        service.edit(Edit::Touch { path: "f".into(), mtime: "2024-03-01T00:00:00Z".into() });
+        service.edit(Edit::Stir { path: "f".into() });
         hold_answer(&service, &format!("/items/{}", service.control.id_of("f").expect("an id")));
         machine.engine.refresh();
         under_way().await;

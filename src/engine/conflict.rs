@@ -52,15 +52,15 @@ fn content_moved(kind: NodeKind, base: &RemoteView, remote: &RemoteView) -> bool
 }
 
 /// Whether something speaks for other bytes although size and quickXorHash are the same, as they are when blocks
-/// were swapped: a content tag that moved, or where one is missing (graph-api 9.3), the time of the content. Enough
-/// to spare a file from a delete, which would take the only copy of those bytes; a tag that moved by itself
+/// were swapped: a content tag that moved, or where one is missing (graph-api 9.3), a later time of the content.
+/// Enough to spare a file from a delete, which would take the only copy of those bytes; a tag that moved by itself
 /// (graph-api 15.9) costs no more than a file that returns.
 fn content_may_have_moved(kind: NodeKind, base: &RemoteView, remote: &RemoteView) -> bool {
     kind == NodeKind::File
         && base.version.compare(&remote.version) == Comparison::ProbablySame
         && match (&base.version.ctag, &remote.version.ctag) {
             (Some(was), Some(is)) => was != is,
-            _ => base.mtime.is_some() && remote.mtime.is_some() && base.mtime != remote.mtime,
+            _ => matches!((base.mtime, remote.mtime), (Some(was), Some(is)) if was < is),
         }
 }
 
@@ -288,9 +288,13 @@ mod tests {
 
     #[test]
     fn a_deleted_file_returns_when_only_its_content_tag_or_without_one_its_time_moved_remotely() {
-        for (ctag, mtime, returns) in
-            [(Some("moved"), 1, true), (None, 2, true), (None, 1, false), (Some("c1"), 2, false)]
-        {
+        for (ctag, mtime, returns) in [
+            (Some("moved"), 1, true),
+            (None, 2, true),
+            (None, 1, false),
+            (None, 0, false),
+            (Some("c1"), 2, false),
+        ] {
             let mut case = file();
             case.local.deleted = true;
             if let Some(remote) = &mut case.remote {
