@@ -166,3 +166,32 @@ async fn a_file_keeps_its_newest_version_when_a_look_from_before_is_answered_aft
         assert!(tree.iter().any(|(_, content)| content.as_deref() == Some("mine")), "{flavour:?}: {tree:?}");
     }
 }
+
+// S31.
+#[tokio::test(start_paused = true)]
+async fn a_file_that_was_moved_out_of_a_folder_that_is_found_to_be_gone_is_the_same_file() {
+    for flavour in FLAVOURS {
+        let service = Service::new(flavour);
+        service.write_elsewhere("d/e/f", "theirs");
+        service.write_elsewhere("d/e/g", "stays");
+        let machine = machine(&service).await;
+        assert_eq!(machine.list("d/e").await, ["f", "g"]);
+        let before = machine.find("d/e/f").await.expect("it is there");
+        service.edit(Edit::Move { path: "d/e/f".into(), to: "moved".into() });
+        service.edit(Edit::Delete { path: "d".into() });
+        // Delta tells of it when the folder was asked for already.
+        service.control.set_delta_lag(Duration::from_secs(600));
+        machine.write("d/new", "mine").await;
+        machine.sync().await;
+        assert_eq!(
+            service.tree(),
+            [folder("d"), file("d/new", "mine"), file("moved", "theirs")],
+            "{flavour:?}"
+        );
+        service.control.set_delta_lag(Duration::ZERO);
+        machine.look().await;
+        assert_eq!(machine.list("").await, ["d", "moved"], "{flavour:?}");
+        assert_eq!(machine.find("moved").await.expect("it is there"), before, "{flavour:?}");
+        assert_eq!(machine.list("d").await, ["new"], "{flavour:?}");
+    }
+}

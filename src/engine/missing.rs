@@ -15,6 +15,9 @@ use crate::store::{Durability, Node, StoreError, Tx};
 const REMATCH: &str = "rematch";
 const WANTED: &str = "wanted";
 
+/// So many items below a folder that is gone are looked at: were they moved out, delta tells so too, only later.
+const LOOKS_BELOW: usize = 100;
+
 /// What is at the place of a missing item.
 enum Place {
     /// The item, under the id that it has now.
@@ -49,7 +52,8 @@ impl Engine {
             }
             match self.find_by_place(&node, who).await {
                 Ok(Place::Taken(found)) => Some(*found),
-                Ok(Place::Free) => (!self.is_rematching()).then(gone),
+                Ok(Place::Free) if self.is_rematching() => None,
+                Ok(Place::Free) => self.save_moved_out(&node).await.then(gone),
                 Ok(Place::Unsure) => None,
                 Err(error) => {
                     tracing::debug!(%item, %error, "nobody can say now what became of a missing item");
@@ -58,6 +62,42 @@ impl Engine {
             }
         }
         .boxed()
+    }
+
+    /// What was moved out of a folder before it went is seen where it is now before the folder goes, or it would go with
+    /// it and come back as another file, without what only this machine knows of it. False where nobody can say now.
+    async fn save_moved_out(&self, folder: &Node) -> bool {
+        let mut left = LOOKS_BELOW;
+        let mut folders: Vec<NodeId> = folder.kind.is_directory().then_some(folder.id).into_iter().collect();
+        while let Some(folder) = folders.pop() {
+            let children = match self.0.store.children_after(folder, NodeId(0), left) {
+                Ok(children) => children,
+                Err(error) => {
+                    tracing::error!(%error, "what is in a folder cannot be read from the store");
+                    return false;
+                }
+            };
+            for child in children {
+                let Some(view) = &child.remote else { continue };
+                left -= 1;
+                let sent_seq = self.0.store.sequence();
+                match self.0.graph.item(&self.0.drive.id, &view.item, Priority::Upload).await {
+                    Ok(found) => {
+                        self.take_in(vec![found], Source::Direct, sent_seq).await;
+                    }
+                    Err(GraphError::NotFound { .. }) if child.kind.is_directory() => folders.push(child.id),
+                    Err(GraphError::NotFound { .. }) => {}
+                    Err(error) => {
+                        tracing::debug!(item = %view.item, %error, "an item could not be looked at");
+                        return false;
+                    }
+                }
+            }
+            if left == 0 {
+                break;
+            }
+        }
+        true
     }
 
     /// Whether an item that was to be deleted and answers 404 lives on under another id.
