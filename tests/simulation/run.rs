@@ -370,7 +370,7 @@ fn stays_here(waiting: &[Waiting]) -> bool {
 /// What is unsent is here: its bytes where they can be read, and where a part is missing, the rest.
 async fn keeps(driver: &mut Driver<'_>) {
     for node in driver.machine.engine.store().dirty().unwrap_or_default() {
-        if !node.local.as_ref().is_some_and(|local| local.content.is_some()) {
+        if node.local.as_ref().is_none_or(|local| local.content.is_none()) {
             continue;
         }
         let path = driver.machine.engine.store().path_of(node.id).unwrap_or_default();
