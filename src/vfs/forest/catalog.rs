@@ -179,7 +179,7 @@ impl Catalog {
         Self { version: VERSION, next_node: 2, next_slot: 1, made: BTreeMap::new(), slots, links: Vec::new() }
     }
 
-    /// A root in which the drives are; more is put into it by [`Catalog::show`] and [`Catalog::show_listing`].
+    /// A root in which the drives are; more is put into it by [`Catalog::show`].
     pub fn of_drives() -> Self {
         let root = Made { parent: ROOT, listing: Listing::Fixed, read: true, children: Vec::new() };
         Self {
