@@ -13,7 +13,7 @@ use super::control::{
 };
 use super::drives::{Drives, Files};
 use super::report::{parked, waits};
-use super::{exit, settling};
+use super::{exit, mounts, settling};
 use crate::config::MountSettings;
 use crate::engine::{self, Engine, EngineError, EngineStatus, SettleError, State, Waiting};
 use crate::fuse::{MountedSession, Unmount};
@@ -295,7 +295,8 @@ impl ControlHandler for Handler {
             let what = self.settings.mountpoint.display();
             // First the mount, so that one in use is told at once and nothing new comes while the rest is sent.
             self.drain.set(limit);
-            self.session.stop(how).map_err(|problem| {
+            let stopped = mounts::stop_patiently(|| self.session.stop(how)).await;
+            stopped.map_err(|problem| {
                 self.drain.set(self.settings.drain_timeout);
                 let text = problem.to_string();
                 let (why, remedy) = text.rsplit_once("; ").unwrap_or((&text, "close what is open below it"));

@@ -1,6 +1,7 @@
 //! What the commands may ask about mounts without a daemon behind them.
 
 use std::path::Path;
+use std::time::Duration;
 
 use super::{DaemonError, exit};
 use crate::fuse::{MountError, MountTable, Unmount, unmount};
@@ -10,9 +11,40 @@ pub fn is_mounted(path: &Path) -> bool {
     MountTable::read().is_ok_and(|table| table.at(path).is_some_and(|mount| mount.is_ours()))
 }
 
+/// Times that a busy mount is tried before it is said to be in use, and the pause between them: a program that is being
+/// started holds for a moment what its parent has open.
+const TRIES: u32 = 20;
+const PAUSE: Duration = Duration::from_millis(50);
+
 /// Removes a mount whose daemon is gone; `lazy`: though programs are in it.
 pub fn unmount_dead(path: &Path, lazy: bool) -> Result<(), DaemonError> {
-    Ok(unmount(path, if lazy { Unmount::Lazy } else { Unmount::WhenIdle })?)
+    let how = if lazy { Unmount::Lazy } else { Unmount::WhenIdle };
+    let mut outcome = unmount(path, how);
+    for _ in 1..TRIES {
+        if !may_pass(&outcome) {
+            break;
+        }
+        std::thread::sleep(PAUSE);
+        outcome = unmount(path, how);
+    }
+    Ok(outcome?)
+}
+
+/// Stops a mount by `stop`, which is asked for about a second while it says that somebody uses it.
+pub(super) async fn stop_patiently(stop: impl Fn() -> Result<(), MountError>) -> Result<(), MountError> {
+    for _ in 1..TRIES {
+        let outcome = stop();
+        if !may_pass(&outcome) {
+            return outcome;
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+    stop()
+}
+
+/// Somebody uses it. (Who is gone again when they are looked for leaves only the word of `fusermount3`.)
+fn may_pass(outcome: &Result<(), MountError>) -> bool {
+    matches!(outcome, Err(MountError::Busy { .. } | MountError::Fusermount { .. }))
 }
 
 impl From<MountError> for DaemonError {
@@ -40,6 +72,8 @@ impl From<MountError> for DaemonError {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use super::*;
 
     #[test]
@@ -48,6 +82,29 @@ mod tests {
         assert_eq!(error.what, "cannot mount on /nowhere");
         assert_eq!(error.why, "there is no such directory");
         assert_eq!((error.remedy.as_str(), error.exit_code), ("run `mkdir -p /nowhere`", exit::USAGE));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_mount_that_is_busy_for_a_moment_is_unmounted_all_the_same() {
+        let busy = || MountError::Busy { path: "/mnt".into(), holders: Vec::new() };
+        let tries = Cell::new(0);
+        let stop = |until: u32| {
+            tries.set(tries.get() + 1);
+            if tries.get() < until { Err(busy()) } else { Ok(()) }
+        };
+        assert!(stop_patiently(|| stop(5)).await.is_ok());
+        tries.set(0);
+        let began = tokio::time::Instant::now();
+        let refused = stop_patiently(|| stop(u32::MAX)).await;
+        assert!(matches!(refused, Err(MountError::Busy { .. })), "{refused:?}");
+        assert!(began.elapsed() >= Duration::from_millis(900) && began.elapsed() < Duration::from_secs(2));
+        tries.set(0);
+        let gone = stop_patiently(|| {
+            tries.set(tries.get() + 1);
+            Err(MountError::NotMounted { path: "/mnt".into() })
+        });
+        assert!(gone.await.is_err());
+        assert_eq!(tries.get(), 1, "what does not pass is said at once");
     }
 
     #[test]
