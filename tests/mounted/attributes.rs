@@ -273,6 +273,21 @@ fn what_the_service_knows_of_a_file_can_be_asked() {
     assert!(refused.is_err());
 }
 
+// S190.
+#[test]
+fn a_list_of_attributes_fits_the_size_that_was_told_before_the_file_was_sent() {
+    let Some(mounted) = Mounted::shared() else { return };
+    let path = mounted.path("grows");
+    fs::write(&path, "content").expect("a file");
+    rfs::setxattr(&path, "user.colour", b"blue", XattrFlags::empty()).expect("an attribute");
+    let told = rfs::listxattr_query(&path).expect("a size");
+    mounted.sync_path("grows");
+    let mut buffer = vec![0; told];
+    let len = rfs::listxattr(&path, &mut buffer[..]).expect("a list");
+    let names = String::from_utf8_lossy(&buffer[..len]).replace('\0', " ");
+    assert!(names.contains("user.onedrive.etag"), "{names}");
+}
+
 // S50.
 #[test]
 fn space_is_the_quota_and_costs_no_request() {
