@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 
 use fuse_support::{Memory, STUCK, UNREACHABLE, can_mount, mount_with, mounted, options};
 use onedrivefs::fuse::{
-    CheckOptions, FS_TYPE, Limits, MountError, MountOptions, MountTable, MountpointState, Op, SessionEnd,
-    Unmount, check_mountpoint, unmount,
+    CheckOptions, FS_TYPE, Limits, MountError, MountOptions, MountTable, MountpointState, Op, Passthrough,
+    SessionEnd, Unmount, check_mountpoint, unmount,
 };
 use onedrivefs::model::Ino;
 use onedrivefs::vfs::{Invalidation, Kept};
@@ -404,7 +404,8 @@ fn a_read_only_mount_is_read_only_and_passthrough_may_be_asked_for() {
         return;
     }
     let dir = tempfile::tempdir().expect("a directory");
-    let options = MountOptions { read_only: true, passthrough: true, ..options(dir.path()) };
+    let options =
+        MountOptions { read_only: true, passthrough: Some(Passthrough::default()), ..options(dir.path()) };
     let files = Memory::new();
     files.put("a", b"x");
     let mounted = mount_with(files, &options, Limits::default()).expect("it mounts");

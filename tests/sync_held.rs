@@ -11,8 +11,15 @@ use onedrivefs::vfs::{Filesystem, Handle, OpenFlags};
 use sync_support::{Machine, Service};
 
 const FLAVOURS: [Flavour; 3] = [Flavour::Personal, Flavour::Business, Flavour::DocumentLibrary];
-const WRITE: OpenFlags =
-    OpenFlags { read: true, write: true, append: false, truncate: false, exclusive: false, sync: false };
+const WRITE: OpenFlags = OpenFlags {
+    read: true,
+    write: true,
+    append: false,
+    truncate: false,
+    exclusive: false,
+    sync: false,
+    direct: false,
+};
 /// The settle time and a moment to send.
 const SETTLED: Duration = Duration::from_secs(4);
 const PAUSE: Duration = Duration::from_secs(300);

@@ -115,6 +115,12 @@ impl Backing {
         Ok(bits)
     }
 
+    /// The same files, the bytes open for reading only.
+    pub fn for_reading(&self) -> io::Result<Self> {
+        let (data, map) = (self.data.reopen_for_reading()?, self.map.reopen_for_writing()?);
+        Ok(Self { data, map, block: self.block, size: self.size })
+    }
+
     /// The bytes of blocks `first..end`.
     pub fn run(&self, first: u64, end: u64) -> ByteRange {
         ByteRange::new(first * self.block, (end * self.block).min(self.size))

@@ -123,6 +123,7 @@ impl Cache {
         let ident = Ident { key: Arc::new(key.clone()), name };
         let mut state = State::new(blocks, loaded);
         state.is_adopted |= table.is_adopted(&name);
+        state.is_lent = table.is_lent(&name);
         if let Some(checked) = table.checked.pop(&name) {
             state.restore(&checked);
         }
@@ -182,18 +183,6 @@ impl Cache {
             other => other?,
         }
         Backing::describe(&shared.disk, &paths, key, shared.config.block)
-    }
-
-    /// Gives the complete content of `file` the second name `to` (on the same file system) and forgets it
-    /// here: its bytes belong to `to` from then on. For the first local write to a file that is served by
-    /// passthrough.
-    pub fn hand_over(&self, file: &Arc<CachedFile>, to: &Path) -> io::Result<()> {
-        if !file.is_complete() {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "the content is not complete"));
-        }
-        self.shared.disk.link("cache.hand_over", &file.path(), to)?;
-        self.shared.forget(file.ident().name);
-        Ok(())
     }
 
     /// Forgets all versions of an item. What is open can be read until its last holder lets go.

@@ -1,6 +1,5 @@
 //! One content: what is on the disk, what is on its way, and reading from both.
 
-use std::fs::File;
 use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -180,15 +179,6 @@ impl CachedFile {
     pub async fn verify(self: &Arc<Self>) -> Result<(), ContentError> {
         let file = self.clone();
         self.blocking().start(move || file.verify_now()).await
-    }
-
-    /// The file of the bytes, for passthrough: only if it is complete and every block was checked against
-    /// the map in this process ([`CachedFile::complete`] does that). Its content never changes while this
-    /// content is held.
-    pub fn backing(&self) -> Option<File> {
-        let state = self.read_state();
-        let whole = state.present.all_set() && state.trusted.all_set();
-        state.backing.as_ref().filter(|_| whole)?.data().file().try_clone().ok()
     }
 
     /// Where the bytes are (or would be).

@@ -24,6 +24,7 @@ mod fetch;
 mod file;
 mod flight;
 mod key;
+mod mirror;
 pub mod readahead;
 mod request;
 mod staging;
@@ -37,6 +38,7 @@ pub use error::{ContentError, FetchError, FetchErrorKind};
 pub use fetch::{Fetch, Fetched, Urgency};
 pub use file::{CachedFile, Reader};
 pub use key::ContentKey;
+pub use mirror::{Mirror, read as read_lent};
 pub use staging::{
     Base, BaseKind, Loaded, Piece, Salvage, Sealed, Staging, StagingConfig, StagingEntry, StagingError,
     StagingFile, StagingId, Trust, read_names,

@@ -12,7 +12,7 @@ use super::error::ContentError;
 use super::evict;
 use super::file::CachedFile;
 use super::key::ContentKey;
-use crate::disk::is_out_of_space;
+use crate::disk::{DiskFile, is_out_of_space};
 use crate::model::QuickXor;
 
 /// What a file rounds up to on the disk.
@@ -41,9 +41,17 @@ pub(super) struct State {
     mtime: i128,
     /// Others may have the data file open: it is looked at before each read, and never changed.
     pub is_adopted: bool,
+    /// The kernel reads the data file by itself, or has it mapped: it is never changed while it is the cache's.
+    pub is_lent: bool,
+    /// The data file is open for reading only.
+    is_read_only: bool,
+    /// It is no longer the cache's: what is lent is written to.
+    pub is_detached: bool,
     pub memory_only: bool,
     pub health: Health,
     pub verified: bool,
+    /// Some of it came in through this object, and the whole was not verified since.
+    fetched: bool,
     /// Its files go when it is closed.
     pub doomed: bool,
 }
@@ -84,9 +92,13 @@ impl State {
             epoch: 0,
             mtime: 0,
             is_adopted: false,
+            is_lent: false,
+            is_read_only: false,
+            is_detached: false,
             memory_only: false,
             health: Health::Fresh,
             verified: false,
+            fetched: false,
             doomed: false,
         };
         state.note_mtime();
@@ -144,7 +156,7 @@ impl State {
     /// None where others may write to it: what they write through a map may change its time late.
     pub fn checked(&self) -> Option<Checked> {
         let stat = self.backing.as_ref()?.data().stat().ok()?;
-        let sound = !self.doomed && !self.is_adopted && self.health == Health::Fresh;
+        let sound = !self.doomed && !self.is_detached && !self.is_adopted && self.health == Health::Fresh;
         (sound && stat.mtime_nanos == self.mtime && self.trusted.ones() > 0).then(|| Checked {
             ino: stat.ino,
             mtime: stat.mtime_nanos,
@@ -229,6 +241,7 @@ impl CachedFile {
         backing.record(first, &sums)?;
         state.present.set(first, end);
         state.trusted.set(first, end);
+        state.fetched = true;
         (first..end).zip(contributions).for_each(|(block, sum)| state.add_sum(block, sum));
         state.note_mtime();
         drop(state);
@@ -292,6 +305,45 @@ impl CachedFile {
         }
     }
 
+    /// The file of the bytes, for the kernel to read and map by itself: only of content that is complete, checked in
+    /// this process and nobody else's. From here on its bytes are not changed as long as it is the cache's, whoever has
+    /// it open or mapped.
+    pub fn lend(&self) -> Option<DiskFile> {
+        let name = self.ident().name;
+        let mut state = self.write_state();
+        let sound = state.present.all_set()
+            && state.trusted.all_set()
+            && state.health == Health::Fresh
+            && !(state.fetched && self.has_hashes())
+            && !state.doomed
+            && !state.is_detached
+            && !state.was_written();
+        let backing = state.backing.clone().filter(|_| sound && state.blocks() > 0)?;
+        if backing.is_shared().unwrap_or(true) {
+            return None;
+        }
+        let file = backing.data().reopen_for_reading().ok()?;
+        if !state.is_read_only {
+            // Nobody but who stores through a map then has it open for writing, which can be asked.
+            state.backing = Some(Arc::new(backing.for_reading().ok()?));
+            (state.is_read_only, state.is_lent) = (true, true);
+            drop(state);
+            self.shared().table().lend(name);
+        }
+        Some(file)
+    }
+
+    /// Takes the files away from the cache, which fetches them anew where they are asked for again: what was lent is
+    /// going to be written to. What is read through this object is what is in the file.
+    pub fn detach(&self) {
+        let mut state = self.write_state();
+        if !state.is_detached {
+            (state.is_detached, state.is_adopted) = (true, false);
+            drop(state);
+            self.shared().detached(self);
+        }
+    }
+
     /// All blocks were just read to make the map; someone else had the file open before.
     pub(super) fn adopted(&self) {
         let mut state = self.write_state();
@@ -313,14 +365,17 @@ impl CachedFile {
     pub(super) fn take_away(&self, first: u64, end: u64) {
         let mut state = self.write_state();
         let before = state.present.ones();
+        if state.is_detached {
+            return state.clear_blocks(first, end);
+        }
         let Some(backing) = state.backing.clone() else { return state.clear_blocks(first, end) };
         let erased = match backing.is_shared() {
-            Ok(false) if !state.is_adopted => backing.erase(first, end),
-            // Adopted bytes have another owner: let go of the file instead of changing it.
+            Ok(false) if !state.is_adopted && !state.is_lent => backing.erase(first, end),
+            // Adopted or lent bytes have another owner: let go of the file instead of changing it.
             Ok(_) | Err(_) => {
                 state.clear();
                 state.backing = None;
-                state.is_adopted = false;
+                (state.is_adopted, state.is_lent, state.is_read_only) = (false, false, false);
                 let paths = self.ident().name.paths(self.shared().root());
                 super::backing::remove(&self.shared().disk, &paths)
             }
@@ -395,7 +450,7 @@ impl CachedFile {
         let matches = self.matches(&key)?;
         let mut state = self.write_state();
         if matches {
-            state.verified = true;
+            (state.verified, state.fetched) = (true, false);
             state.health = Health::Fresh;
             return Ok(());
         }

@@ -50,6 +50,8 @@ pub(super) struct Table {
     pinned: HashSet<ItemHash>,
     /// Contents whose files this process took over: others may still have them open, so they go whole.
     adopted: HashSet<Name>,
+    /// Contents whose files the kernel may have mapped: they go whole, since a map of them stays readable then.
+    lent: HashSet<Name>,
     /// What was checked of contents that are closed, so that opening them again does not check it again.
     pub checked: LruCache<Name, Checked>,
     scanned: bool,
@@ -109,6 +111,7 @@ impl Shared {
             promised: 0,
             pinned: HashSet::new(),
             adopted: HashSet::new(),
+            lent: HashSet::new(),
             checked: LruCache::new(CHECKED),
             scanned: false,
             trashed: 0,
@@ -237,7 +240,8 @@ impl Shared {
         if table.is_kept(&name) {
             return;
         }
-        let punched = if table.is_adopted(&name) { Ok(0) } else { punch(self) };
+        let whole = table.is_adopted(&name) || table.is_lent(&name);
+        let punched = if whole { Ok(0) } else { punch(self) };
         match punched {
             Ok(0) | Err(_) => {
                 drop(table);
@@ -303,6 +307,9 @@ impl Shared {
     pub fn closed(&self, file: &CachedFile) {
         let name = file.ident().name;
         let state = file.read_state();
+        if state.is_detached {
+            return;
+        }
         if let Some(backing) = state.backing.as_ref().filter(|_| !state.doomed)
             && let Err(error) = backing.map().set_modified("cache.touch", self.clock.wall())
         {
@@ -325,6 +332,18 @@ impl Shared {
                 }
                 Vec::new()
             }
+        };
+        trashed.iter().for_each(|path| self.unlink(path));
+    }
+
+    /// The files of a content that is open are no longer the cache's.
+    pub fn detached(&self, file: &CachedFile) {
+        let name = file.ident().name;
+        let trashed = {
+            let mut table = self.table();
+            table.open.remove(&name);
+            table.forget(&name);
+            self.to_trash(&mut table, name)
         };
         trashed.iter().for_each(|path| self.unlink(path));
     }
@@ -419,6 +438,14 @@ impl Table {
         self.adopted.insert(name);
     }
 
+    pub fn lend(&mut self, name: Name) {
+        self.lent.insert(name);
+    }
+
+    pub fn is_lent(&self, name: &Name) -> bool {
+        self.lent.contains(name)
+    }
+
     pub fn is_adopted(&self, name: &Name) -> bool {
         self.adopted.contains(name)
     }
@@ -439,6 +466,7 @@ impl Table {
     /// Takes a content out of the books; tells its bytes.
     pub fn forget(&mut self, name: &Name) -> u64 {
         self.adopted.remove(name);
+        self.lent.remove(name);
         self.checked.pop(name);
         let bytes = self.lru.pop(name).unwrap_or(0);
         self.used -= bytes;
@@ -447,12 +475,15 @@ impl Table {
 
     /// Carries the bytes of one name over to another.
     pub fn rename(&mut self, old: &Name, new: Name) {
-        let adopted = self.is_adopted(old);
+        let (adopted, lent) = (self.is_adopted(old), self.is_lent(old));
         let bytes = self.forget(old);
         self.forget(&new);
         self.grow(new, bytes);
         if adopted {
             self.adopt(new);
+        }
+        if lent {
+            self.lend(new);
         }
         if let Some(file) = self.open.remove(old) {
             self.open.insert(new, file);

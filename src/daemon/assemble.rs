@@ -17,7 +17,7 @@ use crate::config::MountSettings;
 use crate::content::{Blocking, Cache, CacheConfig, Staging, StagingConfig};
 use crate::disk::Disk;
 use crate::engine::{ChangeSink, Engine, EngineConfig, GraphFetch, Parts, SharedFetch};
-use crate::fuse::NotifyHandle;
+use crate::fuse::{NotifyHandle, Passthrough};
 use crate::graph::{DriveSelector, Graph, GraphConfig, GraphError, HttpTransport, LimiterConfig};
 use crate::model::{Drive, DriveId, DriveType, Ino, ItemId, NodeId, names};
 use crate::store::{Change, StateLock, Store, StoreError};
@@ -30,6 +30,8 @@ pub(super) struct Shared {
     pub graph: Graph,
     pub clock: Arc<dyn Clock>,
     pub notify: NotifyHandle,
+    /// Where drives make files known to the kernel.
+    pub passthrough: Passthrough,
     /// What the kernel knows the roots of drives by.
     pub entrances: Arc<Entrances>,
     /// Where the states of the account's drives are.
@@ -49,6 +51,7 @@ impl Shared {
             graph,
             clock,
             notify: NotifyHandle::new(),
+            passthrough: Passthrough::default(),
             entrances: Arc::default(),
             account_dir,
             looking: Mutex::default(),
@@ -137,7 +140,8 @@ pub(super) fn plant(
         remedy: "keep the directory and report this; 'onedrivefs rescue DIR' saves what is unsent".into(),
         exit_code: exit::FAILURE,
     })?;
-    let files = Arc::new(Vfs::new(engine, vfs_config(settings, slot)));
+    let files = Vfs::new(engine, vfs_config(settings, slot)).lending(Arc::new(shared.passthrough.clone()));
+    let files = Arc::new(files);
     Ok(Planted { files, lock })
 }
 

@@ -173,7 +173,7 @@ fn start_mount(
         allow_other: settings.allow_other,
         extra: settings.kernel_options.clone(),
         check: CheckOptions::default(),
-        passthrough: false,
+        passthrough: settings.passthrough.then(|| assembled.drives.shared.passthrough.clone()),
         read_ahead_kib: Some(1024),
     };
     let services = Services {

@@ -1,6 +1,6 @@
 //! An open file, step by step.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
@@ -29,6 +29,46 @@ impl DiskFile {
     /// The descriptor, to hand to the kernel.
     pub fn file(&self) -> &File {
         &self.file
+    }
+
+    /// Another descriptor of the same file, which need not have a name any more, for reading only.
+    pub fn reopen_for_reading(&self) -> io::Result<Self> {
+        self.reopened(File::options().read(true))
+    }
+
+    /// Another descriptor of the same file, for reading and writing.
+    pub fn reopen_for_writing(&self) -> io::Result<Self> {
+        self.reopened(File::options().read(true).write(true))
+    }
+
+    fn reopened(&self, options: &OpenOptions) -> io::Result<Self> {
+        let file = options.open(format!("/proc/self/fd/{}", self.file.as_raw_fd()))?;
+        Ok(Self { disk: self.disk.clone(), path: self.path.clone(), file })
+    }
+
+    /// Whether the file can be read past the page cache (O_DIRECT), as a program may ask for.
+    pub fn takes_direct_reads(&self) -> bool {
+        let mut options = File::options();
+        std::os::unix::fs::OpenOptionsExt::custom_flags(options.read(true), libc::O_DIRECT);
+        self.reopened(&options).is_ok()
+    }
+
+    /// Whether anyone has it open, or mapped, for writing. This one must be open for reading only.
+    ///
+    /// False where the file system cannot tell.
+    #[allow(unsafe_code)]
+    pub fn has_writers(&self) -> bool {
+        // A lease for reading is given only on a file that nobody can write to.
+        // SAFETY: the descriptor is owned by `self.file`, open for both calls; no memory is passed.
+        let lease =
+            |kind: libc::c_int| check(unsafe { libc::fcntl(self.file.as_raw_fd(), libc::F_SETLEASE, kind) });
+        match lease(libc::F_RDLCK) {
+            Ok(_) => {
+                let _ = lease(libc::F_UNLCK);
+                false
+            }
+            Err(error) => error.raw_os_error() == Some(libc::EAGAIN),
+        }
     }
 
     /// Reads up to `buf.len()` bytes; fewer only at the end of the file.

@@ -13,7 +13,7 @@ use fuser::{
 use super::convert;
 use super::known::Known;
 use crate::model::Ino;
-use crate::vfs::{Attr, DirEntry, Entry, FileType, Lookup, OpenFlags, Opened, OpenedDir, StatFs};
+use crate::vfs::{Attr, DirEntry, Entry, FileType, Lookup, OpenFlags, Opened, OpenedDir, Served, StatFs};
 
 /// Node numbers are never reused, so their generation never changes.
 const GENERATION: Generation = Generation(0);
@@ -73,9 +73,22 @@ pub(super) fn written(reply: ReplyWrite) -> impl FnOnce(Result<u32, i32>) + Send
     }
 }
 
+#[allow(unsafe_code)]
 pub(super) fn opened(reply: ReplyOpen, asked: OpenFlags) -> impl FnOnce(Result<Opened, i32>) + Send {
     move |result| match result {
-        Ok(opened) => reply.opened(FileHandle(opened.handle.0), convert::opened_flags(&opened, asked)),
+        Ok(opened) => {
+            let (handle, flags) = (FileHandle(opened.handle.0), convert::opened_flags(&opened, asked));
+            match &opened.served {
+                Served::FromPages => reply.opened(handle, flags),
+                Served::Below(lent) | Served::Here(lent) => {
+                    // SAFETY: the number is open and of this session as long as `lent` lives, which closes it; this one
+                    // is let go of without closing it.
+                    let number = unsafe { reply.wrap_backing(lent.id) };
+                    reply.opened_passthrough(handle, flags, &number);
+                    number.into_raw();
+                }
+            }
+        }
         Err(errno) => reply.error(convert::errno(errno)),
     }
 }
@@ -88,6 +101,7 @@ pub(super) fn opened_dir(reply: ReplyOpen) -> impl FnOnce(Result<OpenedDir, i32>
 }
 
 /// The library has one time for name and attributes here; the shorter is right for both.
+#[allow(unsafe_code)]
 pub(super) fn created(
     reply: ReplyCreate,
     asked: OpenFlags,
@@ -96,13 +110,17 @@ pub(super) fn created(
     move |result| match result {
         Ok((entry, opened)) => {
             known.mark(entry.attr.ino);
-            reply.created(
-                &entry.entry_ttl.min(entry.attr_ttl),
-                &convert::attr(&entry.attr),
-                GENERATION,
-                FileHandle(opened.handle.0),
-                convert::opened_flags(&opened, asked),
-            );
+            let (ttl, attr) = (entry.entry_ttl.min(entry.attr_ttl), convert::attr(&entry.attr));
+            let (handle, flags) = (FileHandle(opened.handle.0), convert::opened_flags(&opened, asked));
+            match &opened.served {
+                Served::FromPages => reply.created(&ttl, &attr, GENERATION, handle, flags),
+                Served::Below(lent) | Served::Here(lent) => {
+                    // SAFETY: as in `opened`.
+                    let number = unsafe { reply.wrap_backing(lent.id) };
+                    reply.created_passthrough(&ttl, &attr, GENERATION, handle, flags, &number);
+                    number.into_raw();
+                }
+            }
         }
         Err(errno) => reply.error(convert::errno(errno)),
     }

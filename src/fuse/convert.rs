@@ -7,7 +7,8 @@ use fuser::{Errno, FileAttr, FopenFlags, INodeNo, RenameFlags, TimeOrNow};
 use super::privileges;
 use crate::model::{Ino, Timestamp};
 use crate::vfs::{
-    Allocate, Attr, FileType, OpenFlags, Opened, OpenedDir, RenameMode, Seek, SetTime, VfsError, XattrMode,
+    Allocate, Attr, FileType, OpenFlags, Opened, OpenedDir, RenameMode, Seek, Served, SetTime, VfsError,
+    XattrMode,
 };
 
 /// Reported as `st_blksize`, and the unit of `statfs`.
@@ -77,13 +78,16 @@ pub(super) fn open_flags(flags: i32) -> OpenFlags {
         truncate: flags & libc::O_TRUNC != 0,
         exclusive: flags & libc::O_EXCL != 0,
         sync: flags & libc::O_DSYNC != 0,
+        direct: flags & libc::O_DIRECT != 0,
     }
 }
 
 /// What the kernel is told of an open file. A handle that cannot write has nothing to say at its close.
 pub(super) fn opened_flags(opened: &Opened, asked: OpenFlags) -> FopenFlags {
     let mut flags = FopenFlags::empty();
-    flags.set(FopenFlags::FOPEN_KEEP_CACHE, opened.keep_cache);
+    // What the kernel reads by itself has no pages here, and it takes no word about them.
+    flags.set(FopenFlags::FOPEN_KEEP_CACHE, opened.keep_cache && matches!(opened.served, Served::FromPages));
+    flags.set(FopenFlags::FOPEN_DIRECT_IO, matches!(opened.served, Served::Here(_)));
     flags.set(FopenFlags::FOPEN_NOFLUSH, !asked.write);
     flags
 }

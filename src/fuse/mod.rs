@@ -12,6 +12,7 @@ mod convert;
 mod error;
 mod fence;
 mod known;
+mod lend;
 mod metrics;
 mod mount;
 mod mountinfo;
@@ -25,6 +26,7 @@ mod unmount;
 
 pub use check::{CheckOptions, Mountpoint, MountpointState, check_mountpoint};
 pub use error::{Holder, MountError};
+pub use lend::Passthrough;
 pub use metrics::{BUCKETS, Metrics, Op, OpStats};
 pub use mount::{MountOptions, MountedSession, Services, SessionEnd, mount};
 pub use mountinfo::{FS_TYPE, Mount, MountTable};

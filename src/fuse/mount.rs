@@ -12,6 +12,7 @@ use super::adapter::Adapter;
 use super::attach::{self, Request};
 use super::check::{self, CheckOptions};
 use super::error::MountError;
+use super::lend::Passthrough;
 use super::metrics::Metrics;
 use super::negotiate::Features;
 use super::notify::NotifyHandle;
@@ -39,8 +40,8 @@ pub struct MountOptions {
     pub extra: Vec<String>,
     /// What may be done to make the directory fit.
     pub check: CheckOptions,
-    /// Ask the kernel to read complete files itself (needs CAP_SYS_ADMIN).
-    pub passthrough: bool,
+    /// Where complete files are made known to the kernel, which then reads them itself; not said: nowhere.
+    pub passthrough: Option<Passthrough>,
     /// How far the kernel reads ahead, in KiB; only root can set it.
     pub read_ahead_kib: Option<u32>,
 }
@@ -106,8 +107,12 @@ pub fn mount<F: Filesystem>(
         limits: services.limits,
         tripwire: Some(Tripwire::new(watched, mounted.place.clone())),
     };
-    let features = Features { passthrough: options.passthrough };
+    let features = Features { passthrough: options.passthrough.is_some() };
     let adapter = Adapter::new(files, server, features, services.notify.clone());
+    let passthrough = options.passthrough.clone().unwrap_or_default();
+    if options.passthrough.is_some() {
+        passthrough.attach(connection.try_clone().map_err(failed)?);
+    }
     // The kernel lets in whom the mount lets in.
     let session = Session::from_fd(adapter, connection, SessionACL::All, threads()).map_err(failed)?;
     services.notify.attach(Arc::new(session.notifier())).map_err(failed)?;
@@ -122,6 +127,7 @@ pub fn mount<F: Filesystem>(
             }
         };
         notify.end();
+        passthrough.end();
         sender.send_replace(Some(end));
     };
     std::thread::Builder::new().name("fuse-session".into()).spawn(run).map_err(failed)?;

@@ -115,6 +115,22 @@ impl Body {
         }
     }
 
+    /// The content of the service that is here.
+    pub fn cached(&self) -> Option<Arc<CachedFile>> {
+        match self {
+            Self::Clean(cached) => Some(cached.clone()),
+            Self::Empty | Self::Staged(_) => None,
+        }
+    }
+
+    /// The staged content.
+    pub fn staging(&self) -> Option<&StagingFile> {
+        match self {
+            Self::Staged(own) => Some(&own.0),
+            Self::Empty | Self::Clean(_) => None,
+        }
+    }
+
     /// The number of staged content.
     pub fn content(&self) -> Option<u64> {
         match self {

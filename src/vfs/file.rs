@@ -11,9 +11,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use super::attr::Shown;
 use super::body::Body;
 use super::handles::Pages;
-use super::{Drive, VfsError, body, namespace};
+use super::through::Through;
+use super::{Allocate, Drive, VfsError, body, namespace};
 use crate::content::ContentKey;
-use crate::model::{ContentVersion, NodeId, Timestamp};
+use crate::model::{ByteRange, ContentVersion, NodeId, Timestamp};
 use crate::store::{Durability, LocalView, Node, Place, Power, RemoteView, Tx};
 
 /// A file that some handle has open; shared by all of them.
@@ -53,6 +54,8 @@ pub(super) struct State {
     place: Option<Place>,
     /// Of the content that was loaded; none if it changed at that moment.
     epoch: Option<u64>,
+    /// What the kernel does by itself.
+    pub through: Through,
 }
 
 /// What is left to do after a handle was closed.
@@ -217,6 +220,7 @@ impl State {
             origin: node.content_view().cloned(),
             place: node.place.clone(),
             epoch: Some(0),
+            through: Through::default(),
         }
     }
 
@@ -224,7 +228,7 @@ impl State {
     /// is needed.
     pub fn make_writable<D: Drive>(&mut self, drive: &D, empty: bool) -> Result<(), VfsError> {
         if self.writable {
-            return if empty { self.body.resize(0) } else { Ok(()) };
+            return if empty { self.resize(0) } else { Ok(()) };
         }
         let (now, next) = loop {
             let was = self.follow_what_was_sent(drive)?;
@@ -234,10 +238,42 @@ impl State {
                 break (now, next);
             }
         };
+        self.through.detach();
         self.body = next;
         (self.writable, self.unrecorded) = (true, true);
         (self.mtime, self.ctime) = (Some((now, false)), Some(now));
-        if empty { self.body.resize(0) } else { Ok(()) }
+        if empty { self.resize(0) } else { Ok(()) }
+    }
+
+    /// Writes into a body that may be written.
+    pub fn write(&mut self, offset: u64, data: &[u8]) -> Result<(), VfsError> {
+        self.body.write(offset, data)?;
+        self.through.follow(|lent| lent.write_at("lent.write", data, offset));
+        Ok(())
+    }
+
+    /// Cuts a body that may be written, or extends it with zeros.
+    pub fn resize(&mut self, size: u64) -> Result<(), VfsError> {
+        self.body.resize(size)?;
+        self.through.follow(|lent| lent.set_len("lent.resize", size));
+        Ok(())
+    }
+
+    /// Reserves, punches or zeroes a stretch of a body that may be written.
+    pub fn allocate(&mut self, range: ByteRange, what: Allocate) -> Result<(), VfsError> {
+        match what {
+            Allocate::Extend => self.body.allocate(range, false)?,
+            Allocate::KeepSize => self.body.allocate(range, true)?,
+            Allocate::PunchHole => self.body.zero(range, true)?,
+            Allocate::ZeroRange { keep_size } => self.body.zero(range, keep_size)?,
+        }
+        let size = self.body.size();
+        let zeroes = matches!(what, Allocate::PunchHole | Allocate::ZeroRange { .. });
+        self.through.follow(|lent| {
+            lent.set_len("lent.resize", size)?;
+            if zeroes { lent.punch_hole("lent.punch", range.start, range.len()) } else { Ok(()) }
+        });
+        Ok(())
     }
 
     /// Names a content that may be written in the store, if what is staged still is as in `was`.

@@ -116,6 +116,7 @@ impl<D: Drive> Filesystem for Vfs<D> {
 
     async fn release(&self, ino: Ino, handle: Handle) {
         if let Ok(id) = self.id(ino) {
+            self.end_of_stores(id, handle).await;
             self.release_handle(id, handle);
         }
     }

@@ -4,6 +4,7 @@ use bytes::Bytes;
 
 use super::handles::FileHandle;
 use super::{Allocate, Drive, Handle, Seek, Vfs, VfsError};
+use crate::content::read_lent;
 use crate::model::{ByteRange, NodeId};
 
 /// Bytes copied at once by copy_file_range, and in one call at most.
@@ -19,9 +20,13 @@ impl<D: Drive> Vfs<D> {
         size: u64,
     ) -> Result<Bytes, VfsError> {
         let open = self.handles.get(id, handle)?;
-        let body = open.file.body()?;
+        let (body, lent) = open.file.with(|state| Ok((state.body.clone(), state.through.changed())))?;
         open.file.kernel_uses_it();
-        body.read(ByteRange::at(offset, size), &open.reader).await
+        match lent {
+            // Others may store into it through a map.
+            Some(lent) => read_lent(&lent, ByteRange::at(offset, size)).map_err(VfsError::Io),
+            None => body.read(ByteRange::at(offset, size), &open.reader).await,
+        }
     }
 
     pub(super) fn write_at(
@@ -35,7 +40,7 @@ impl<D: Drive> Vfs<D> {
         let taken = u32::try_from(data.len()).map_err(|_| VfsError::Invalid)?;
         open.file.with(|state| {
             state.make_writable(&self.drive, false)?;
-            state.body.write(offset, data)?;
+            state.write(offset, data)?;
             state.touched(self.now());
             Ok(())
         })?;
@@ -60,12 +65,7 @@ impl<D: Drive> Vfs<D> {
         let range = ByteRange::at(offset, length);
         open.file.with(|state| {
             state.make_writable(&self.drive, false)?;
-            match what {
-                Allocate::Extend => state.body.allocate(range, false)?,
-                Allocate::KeepSize => state.body.allocate(range, true)?,
-                Allocate::PunchHole => state.body.zero(range, true)?,
-                Allocate::ZeroRange { keep_size } => state.body.zero(range, keep_size)?,
-            }
+            state.allocate(range, what)?;
             state.touched(self.now());
             Ok(())
         })

@@ -25,6 +25,7 @@ mod over_engine;
 mod setattr;
 #[cfg(test)]
 mod tests;
+mod through;
 mod types;
 mod xattr;
 
@@ -40,6 +41,7 @@ pub use api::Filesystem;
 pub use config::VfsConfig;
 pub use drive::Drive;
 pub use error::VfsError;
+pub use through::{Lender, Lent};
 pub use types::*;
 
 /// Longest name in bytes: 255 UTF-16 units, of which each may take three.
@@ -53,6 +55,8 @@ pub struct Vfs<D: Drive> {
     config: VfsConfig,
     handles: Handles,
     garbage: Arc<Garbage>,
+    /// None: the kernel reads nothing by itself.
+    lender: Option<Arc<dyn Lender>>,
 }
 
 impl<D: Drive> std::fmt::Debug for Vfs<D> {
@@ -65,7 +69,12 @@ impl<D: Drive> Vfs<D> {
     /// A file system over the drive.
     pub fn new(drive: D, config: VfsConfig) -> Self {
         let garbage = Garbage::new(drive.store().clone(), drive.staging().clone());
-        Self { drive, config, handles: Handles::default(), garbage }
+        Self { drive, config, handles: Handles::default(), garbage, lender: None }
+    }
+
+    /// Has the kernel read complete files by itself, as far as `lender` can make them known to it.
+    pub fn lending(self, lender: Arc<dyn Lender>) -> Self {
+        Self { lender: Some(lender), ..self }
     }
 
     /// The drive below.

@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::ffi::OsStr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use super::body::{self, Body};
 use super::file::OpenFile;
@@ -15,6 +16,8 @@ use crate::store::{Change, Durability, Node, NodeKind, Power, Tx};
 
 /// Larger files keep their item when they are moved aside: copying them would take too long.
 const MATERIALISE_MAX: u64 = 256 << 20;
+/// Between two looks at whether a map is still there.
+const STORES_LOOK: Duration = Duration::from_secs(1);
 
 impl<D: Drive> Vfs<D> {
     pub(super) fn open_node(&self, id: NodeId, flags: OpenFlags) -> Result<Opened, VfsError> {
@@ -28,6 +31,7 @@ impl<D: Drive> Vfs<D> {
         let file = self.join(id, writes)?;
         let keep_cache = file.may_keep_pages();
         let handle = self.handles.insert(file.clone(), flags, writes);
+        let served = file.with(|state| Ok(state.enter(flags, self.lender.as_deref())))?;
         if flags.truncate {
             let emptied = file.with(|state| {
                 state.make_writable(&self.drive, true)?;
@@ -39,7 +43,7 @@ impl<D: Drive> Vfs<D> {
                 return Err(error);
             }
         }
-        Ok(Opened { handle, keep_cache, backing: None })
+        Ok(Opened { handle, keep_cache, served })
     }
 
     pub(super) async fn create_file(
@@ -61,8 +65,9 @@ impl<D: Drive> Vfs<D> {
         let (node, body) = self.create_row(caller, parent, &name, mode)?;
         let file = self.handles.file(node.id);
         file.created(&node, body);
+        let served = file.with(|state| Ok(state.enter(flags, None)))?;
         let handle = self.handles.insert(file, flags, true);
-        Ok((self.entry(&node), Opened { handle, keep_cache: true, backing: None }))
+        Ok((self.entry(&node), Opened { handle, keep_cache: true, served }))
     }
 
     fn create_row(
@@ -136,12 +141,30 @@ impl<D: Drive> Vfs<D> {
         let Some(open) = self.handles.remove(handle) else { return };
         debug_assert_eq!(open.file.node(), id);
         open.file.kernel_uses_it();
+        open.file.with_open(|state| state.through.exit());
         self.leave(&open.file, open.counts_as_writer.load(Ordering::Acquire));
+    }
+
+    /// Waits until nobody can store through a map of the handle any more, which outlives it where the kernel reads the
+    /// file by itself. Everywhere else the kernel tells of a handle only when its maps are gone.
+    pub(super) async fn end_of_stores(&self, id: NodeId, handle: Handle) {
+        let Ok(open) = self.handles.get(id, handle) else { return };
+        loop {
+            match open.file.with(|state| state.ends_storing(&self.drive, open.flags)) {
+                Ok(true) => tokio::time::sleep(STORES_LOOK).await,
+                Ok(false) => return,
+                Err(error) => {
+                    tracing::error!(node = %id, %error, "what was stored through a map may be lost");
+                    return;
+                }
+            }
+        }
     }
 
     /// A descriptor was closed: what was written is the store's from here on.
     pub(super) async fn flush_handle(&self, id: NodeId, handle: Handle) -> Result<(), VfsError> {
         let open = self.handles.get(id, handle)?;
+        open.file.with(|state| state.take_stores(&self.drive, open.flags))?;
         if open.file.with(|state| state.record(&self.drive, Durability::Process))? {
             self.drive.nudge();
         }
@@ -172,6 +195,7 @@ impl<D: Drive> Vfs<D> {
     /// Makes bytes and record durable: of the file, and of every change of the tree before.
     pub(super) fn sync_handle(&self, id: NodeId, handle: Handle) -> Result<(), VfsError> {
         let open = self.handles.get(id, handle)?;
+        open.file.with(|state| state.take_stores(&self.drive, open.flags))?;
         let body = open.file.body()?;
         if let Err(error) = body.sync() {
             if let Some(content) = body.content().filter(|_| body.is_lost()) {

@@ -58,7 +58,7 @@ impl<D: Drive> Vfs<D> {
                 return Ok(());
             }
             state.make_writable(&self.drive, size == 0)?;
-            state.body.resize(size)?;
+            state.resize(size)?;
             state.touched(self.now());
             state.record(&self.drive, Durability::Process)?;
             Ok(())

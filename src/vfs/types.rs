@@ -1,9 +1,9 @@
 //! What crosses the border between the kernel's protocol and the file system, without its types.
 
 use std::ffi::OsString;
-use std::sync::Arc;
 use std::time::Duration;
 
+use super::Lent;
 use crate::model::{Ino, Timestamp};
 
 /// Who asks, from the request header.
@@ -88,8 +88,19 @@ pub struct Opened {
     pub handle: Handle,
     /// The kernel may keep the pages it has of this inode (FOPEN_KEEP_CACHE).
     pub keep_cache: bool,
-    /// A complete, clean local file that the kernel may read by itself (passthrough), where allowed.
-    pub backing: Option<Arc<std::fs::File>>,
+    /// Who reads and writes.
+    pub served: Served,
+}
+
+/// How the kernel is to read and write an open file.
+#[derive(Clone, Debug)]
+pub enum Served {
+    /// By its pages, which are filled from here.
+    FromPages,
+    /// By itself, from this file (FOPEN_PASSTHROUGH).
+    Below(Lent),
+    /// By asking here each time, while others read this file by themselves (FOPEN_PASSTHROUGH and FOPEN_DIRECT_IO).
+    Here(Lent),
 }
 
 /// Flags of `open(2)` that mean something here.
@@ -107,6 +118,8 @@ pub struct OpenFlags {
     pub exclusive: bool,
     /// O_SYNC or O_DSYNC: each write is durable before it returns.
     pub sync: bool,
+    /// O_DIRECT: past all caches, where that can be done.
+    pub direct: bool,
 }
 
 /// A time to set.

@@ -16,7 +16,7 @@ use onedrivefs::fuse::{
 use onedrivefs::model::{Ino, Timestamp};
 use onedrivefs::vfs::{
     Allocate, Attr, Caller, DirEntry, Entry, FileType, Filesystem, Handle, Lookup, OpenFlags, Opened,
-    OpenedDir, RenameMode, Seek, SetAttr, SetTime, StatFs, VfsError, XattrMode,
+    OpenedDir, RenameMode, Seek, Served, SetAttr, SetTime, StatFs, VfsError, XattrMode,
 };
 
 pub const HOUR: Duration = Duration::from_secs(3600);
@@ -225,7 +225,7 @@ impl Filesystem for Memory {
             if flags.truncate {
                 node.bytes.clear();
             }
-            Opened { handle: Handle(ino.0), keep_cache: self.keep_cache, backing: None }
+            Opened { handle: Handle(ino.0), keep_cache: self.keep_cache, served: Served::FromPages }
         })
     }
 

@@ -120,22 +120,22 @@ fn truncate_shrinks_and_grows_by_path_and_by_handle() {
 }
 
 /// A map of a file, unmapped at the end.
-struct Map(*mut c_void, usize);
+pub struct Map(*mut c_void, usize);
 
 impl Map {
-    fn new(file: &OwnedFd, len: usize, prot: ProtFlags, flags: MapFlags) -> Result<Self, Errno> {
+    pub fn new(file: &OwnedFd, len: usize, prot: ProtFlags, flags: MapFlags) -> Result<Self, Errno> {
         // SAFETY: a new map at an address of the kernel's choice; it is used only through this type.
         unsafe { mmap(ptr::null_mut(), len, prot, flags, file, 0) }.map(|at| Self(at, len))
     }
 
-    fn get(&self, from: usize, len: usize) -> String {
+    pub fn get(&self, from: usize, len: usize) -> String {
         assert!(from + len <= self.1);
         // SAFETY: within the map, which lives as long as `self`; nobody writes at this moment.
         let bytes = unsafe { std::slice::from_raw_parts(self.0.cast::<u8>().add(from), len) };
         bytes.escape_ascii().to_string()
     }
 
-    fn set(&self, at: usize, bytes: &[u8]) {
+    pub fn set(&self, at: usize, bytes: &[u8]) {
         assert!(at + bytes.len() <= self.1);
         // SAFETY: within the map, which is writable; the source does not overlap.
         unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), self.0.cast::<u8>().add(at), bytes.len()) }

@@ -13,6 +13,7 @@ mod files;
 mod life;
 mod locks;
 mod names;
+mod passthrough;
 mod programs;
 mod saves;
 mod scale;

@@ -308,6 +308,11 @@ impl Mounted {
         assert!(!process::is_mounted(&self.root()));
     }
 
+    /// Whether it was mounted with this option.
+    pub fn options_say(&self, option: &str) -> bool {
+        self.options.mount.split(',').any(|one| one == option)
+    }
+
     fn log_path(&self) -> PathBuf {
         self.work.path().join("daemon.log")
     }

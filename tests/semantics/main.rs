@@ -27,7 +27,7 @@ const WRITE: OpenFlags = flags(false, true);
 const BOTH: OpenFlags = flags(true, true);
 
 const fn flags(read: bool, write: bool) -> OpenFlags {
-    OpenFlags { read, write, append: false, truncate: false, exclusive: false, sync: false }
+    OpenFlags { read, write, append: false, truncate: false, exclusive: false, sync: false, direct: false }
 }
 
 fn file(path: &str, content: &str) -> (String, Option<String>) {

@@ -1,6 +1,7 @@
 //! The file system over a store and a disk, with a service of a few lines in place of the engine.
 
 mod files;
+mod lent;
 mod posix;
 mod tree;
 
@@ -177,8 +178,15 @@ pub(super) struct World {
 }
 
 pub(super) const CALLER: Caller = Caller { uid: 0, gid: 0, pid: 1 };
-const READ: OpenFlags =
-    OpenFlags { read: true, write: false, append: false, truncate: false, exclusive: false, sync: false };
+const READ: OpenFlags = OpenFlags {
+    read: true,
+    write: false,
+    append: false,
+    truncate: false,
+    exclusive: false,
+    sync: false,
+    direct: false,
+};
 const WRITE: OpenFlags = OpenFlags { write: true, ..READ };
 const TRUNCATE: OpenFlags = OpenFlags { truncate: true, ..WRITE };
 
@@ -216,6 +224,12 @@ impl World {
         };
         drive.store.write(Durability::Process, |tx| tx.set_listed(NodeId::ROOT, true)).unwrap();
         Self { _dir: dir, vfs: Vfs::new(drive, config), service, clock }
+    }
+
+    /// As [`World::new`], over a kernel that takes every file.
+    pub fn lending(lender: Arc<dyn Lender>) -> Self {
+        let world = Self::new();
+        Self { vfs: world.vfs.lending(lender), ..world }
     }
 
     /// The file system, and what must live as long.
