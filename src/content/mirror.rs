@@ -131,3 +131,61 @@ pub fn read(lent: &DiskFile, range: ByteRange) -> io::Result<Bytes> {
     bytes.truncate(count);
     Ok(bytes.into())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::fake::{bytes_of, cache, hashed_key};
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    // S200.
+    #[tokio::test(start_paused = true)]
+    async fn what_is_lent_is_complete_and_never_changed_by_the_cache() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (cache, _) = cache(dir.path());
+        let key = hashed_key("a", 2 * MIB);
+        let file = cache.file(&key);
+        file.read(ByteRange::new(0, 10), &file.reader()).await.expect("read");
+        assert!(file.lend().is_none(), "the rest is missing");
+        file.complete().await.expect("fetched");
+        let lent = file.lend().expect("it is complete");
+        assert!(!lent.has_writers() && lent.takes_direct_reads());
+        let whole = ByteRange::new(0, 2 * MIB);
+        file.forget_blocks();
+        assert!(file.present().is_empty());
+        assert_eq!(read(&lent, whole).expect("read"), bytes_of(&key, whole));
+        drop(file);
+        let file = cache.file(&key);
+        file.complete().await.expect("fetched again");
+        let other = file.lend().expect("it is complete");
+        assert_ne!(other.stat().expect("stat").ino, lent.stat().expect("stat").ino);
+    }
+
+    // S201, S203.
+    #[tokio::test(start_paused = true)]
+    async fn what_is_written_to_a_lent_file_is_the_caches_no_longer() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (cache, fake) = cache(dir.path());
+        let key = hashed_key("a", 2 * MIB);
+        let whole = ByteRange::new(0, 2 * MIB);
+        let file = cache.file(&key);
+        file.complete().await.expect("fetched");
+        let lent = file.lend().expect("it is complete");
+        let mut mirror = Mirror::new(lent, file.clone());
+        assert!(!mirror.was_stored_to() && !mirror.may_be_stored_to() && mirror.changed().is_none());
+        mirror.detach();
+        mirror.follow(|lent| lent.write_at("t", b"written", 70_000));
+        assert!(!mirror.was_stored_to(), "that was us");
+        assert_eq!(mirror.read(ByteRange::at(70_000, 7)).expect("read"), "written");
+        let before =
+            file.read_present(ByteRange::new(0, 70_000)).expect("what was not written is read as ever");
+        assert_eq!(before, bytes_of(&key, ByteRange::new(0, 70_000)));
+        let asked = fake.requests().len();
+        let anew = cache.file(&key);
+        let bytes = anew.read(whole, &anew.reader()).await.expect("read");
+        assert!(bytes == bytes_of(&key, whole) && fake.requests().len() > asked);
+        drop((file, mirror));
+        assert!(anew.read_present(whole).is_some(), "the other file's end takes nothing from this one");
+    }
+}
