@@ -5,6 +5,8 @@ mod sync_support;
 use std::time::Duration;
 
 use onedrivefs::emulator::{Edit, Fault, FaultAction, Flavour};
+use onedrivefs::model::ItemId;
+use onedrivefs::store::{Durability, LocalView};
 use sync_support::{Machine, Service};
 
 const FLAVOURS: [Flavour; 3] = [Flavour::Personal, Flavour::Business, Flavour::DocumentLibrary];
@@ -193,5 +195,72 @@ async fn a_file_that_was_moved_out_of_a_folder_that_is_found_to_be_gone_is_the_s
         assert_eq!(machine.list("").await, ["d", "moved"], "{flavour:?}");
         assert_eq!(machine.find("moved").await.expect("it is there"), before, "{flavour:?}");
         assert_eq!(machine.list("d").await, ["new"], "{flavour:?}");
+    }
+}
+
+// S36, S37.
+#[tokio::test(start_paused = true)]
+async fn an_edit_stays_in_its_folder_when_a_look_from_before_tells_of_one_that_has_another_id_by_now() {
+    for flavour in FLAVOURS {
+        let service = Service::new(flavour);
+        service.write_elsewhere("x", "theirs");
+        service.write_elsewhere("b/other", "theirs");
+        let machine = machine(&service).await;
+        machine.write("x", "mine").await;
+        service.edit(Edit::Move { path: "x".into(), to: "b/d".into() });
+        let look = format!("/items/{}", service.control.id_of("b/d").expect("an id"));
+        // The edit is refused, and what became of the file is asked for.
+        hold_answer(&service, &look);
+        under_way().await;
+        service.edit(Edit::Delete { path: "b".into() });
+        service.write_elsewhere("b/other", "theirs");
+        // That the file is gone is found out only after that answer.
+        let unreachable = service.control.inject(Fault {
+            method: Some("GET".into()),
+            path: Some(look),
+            op: None,
+            skip: 0,
+            count: None,
+            action: FaultAction::Reset { after: false },
+        });
+        machine.engine.refresh();
+        under_way().await;
+        service.control.release_stalls();
+        under_way().await;
+        service.control.remove_fault(unreachable);
+        machine.sync().await;
+        machine.look().await;
+        assert_eq!(
+            service.tree(),
+            [folder("b"), file("b/other", "theirs"), file("x", "mine")],
+            "{flavour:?}"
+        );
+        assert_eq!(machine.list("").await, ["b", "x"], "{flavour:?}");
+    }
+}
+
+// S37.
+#[tokio::test(start_paused = true)]
+async fn an_edit_in_a_folder_of_which_nothing_but_an_id_that_is_gone_was_ever_known_is_sent() {
+    for flavour in FLAVOURS {
+        let service = Service::new(flavour);
+        service.write_elsewhere("x", "theirs");
+        let machine = machine(&service).await;
+        let cut = service.control.cut();
+        machine.write("x", "mine").await;
+        let id = machine.find("x").await.expect("it is there").node();
+        let moved = machine.engine.store().write(Durability::Process, |tx| {
+            let parent = tx.node_of_item(&ItemId::new("nobody told of it"))?;
+            let local = tx.node(id)?.local.clone().expect("an edit");
+            tx.set_remote(id, None)?;
+            tx.set_local(id, Some(&LocalView { parent, name: "d".into(), ..local }))
+        });
+        moved.expect("the store works");
+        service.edit(Edit::Delete { path: "x".into() });
+        service.control.remove_fault(cut);
+        machine.engine.refresh();
+        machine.sync().await;
+        assert_eq!(service.tree(), [file("d", "mine")], "{flavour:?}");
+        assert_eq!(machine.list("").await, ["d"], "{flavour:?}");
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::apply::view_of;
+use super::apply::{Source, view_of};
 use super::error::{Verdict, classify};
 use super::execute::{backoff, park_wait};
 use super::op::Send;
@@ -76,6 +76,34 @@ impl Engine {
         waits
             .inspect_err(|error| tracing::error!(%error, "that a change waits could not be recorded"))
             .is_ok()
+    }
+
+    /// Before a file is made again in a folder of which nothing but its id is known (somebody moved it there a moment
+    /// before it went): the folder is looked at. True if that was so; the next plan knows more, or the file waits.
+    pub(super) async fn looks_at_its_folder(&self, node: &Node) -> bool {
+        let Some(local) = &node.local else { return false };
+        let (inner, folder) = (self.0.clone(), local.parent);
+        let stub = move || inner.store.inspect(|tx| tx.item_of_stub(folder));
+        let unknown = self.0.blocking.start(stub.clone()).await;
+        let item = match unknown {
+            Ok(Some(item)) => item,
+            Ok(None) => return false,
+            Err(error) => {
+                tracing::error!(%error, "the folder of a change cannot be read from the store");
+                return false;
+            }
+        };
+        let sent_seq = self.0.store.sequence();
+        if let Some(seen) = self.look_at(&item).await {
+            self.take_in(vec![seen], Source::Direct, sent_seq).await;
+        }
+        if !matches!(self.0.blocking.start(stub).await, Ok(None)) {
+            let (retry_at, inner, id) = (self.0.after(backoff(local.tries)), self.0.clone(), node.id);
+            let waits = self.0.blocking.start(move || inner.fail(id, false, None, retry_at)).await;
+            waits
+                .unwrap_or_else(|error| tracing::error!(%error, "that a change waits could not be recorded"));
+        }
+        true
     }
 }
 

@@ -105,6 +105,17 @@ fn is_in_deleted(tx: &Tx<'_>, item: &RemoteItem) -> Result<bool, StoreError> {
     item.parent.as_ref().map_or(Ok(false), |parent| Ok(tx.tombstone(parent)?.is_some()))
 }
 
+/// Whether the item is said to be in a folder that went, or got another id, since that was asked. A row for that folder
+/// would never be described: no later report says so again.
+fn was_said_before_its_folder_went(
+    tx: &Tx<'_>,
+    item: &RemoteItem,
+    sent_seq: u64,
+) -> Result<bool, StoreError> {
+    let Some(parent) = &item.parent else { return Ok(false) };
+    Ok(tx.tombstone(parent)?.is_some_and(|gone_seq| sent_seq < gone_seq) && !tx.knows(parent)?)
+}
+
 pub(super) struct Applier<'a> {
     pub open: &'a OpenNodes,
     /// The drive is a business drive or a document library.
@@ -157,6 +168,10 @@ impl Applier<'_> {
                 }
                 return Ok(());
             }
+        }
+        if was_said_before_its_folder_went(tx, item, seen.sent_seq)? {
+            self.effects.doubted.push(item.id.clone());
+            return Ok(());
         }
         let known = tx.by_item(&item.id)?.filter(|node| node.kind != NodeKind::Stub && node.remote.is_some());
         match known {

@@ -20,7 +20,11 @@ impl Engine {
         let outcome = match op {
             Op::Forget => self.0.local_op(&node, |inner, node| inner.forget(node)).await,
             Op::Settle(Outcome::ConflictCopy) => self.settle_conflict(&node).await,
-            Op::Settle(Outcome::Recreate) if self.still_there(&node).await => Ok(()),
+            Op::Settle(Outcome::Recreate)
+                if self.still_there(&node).await || self.looks_at_its_folder(&node).await =>
+            {
+                Ok(())
+            }
             Op::Settle(outcome) => {
                 self.0.local_op(&node, move |inner, node| inner.settle(node, &outcome)).await
             }

@@ -254,6 +254,16 @@ impl<'a> Tx<'a> {
         Ok(item_id(&self.db, item)?.is_some())
     }
 
+    /// The item of a row of which nothing else is known.
+    pub fn item_of_stub(&self, id: NodeId) -> Result<Option<ItemId>, StoreError> {
+        let found = self
+            .db
+            .prepare_cached("SELECT item FROM nodes WHERE id = ?1 AND kind = ?2")?
+            .query_row(params![id.0, NodeKind::Stub.to_sql()], |row| row.get::<_, Option<String>>(0))
+            .optional()?;
+        Ok(found.flatten().map(ItemId::new))
+    }
+
     /// A new row for an item that has none, with all that the service said of it, stamped with an enumeration's
     /// generation: what [`Tx::node_of_item`] and the setters do one by one. Where the name is taken, nothing is done
     /// and the answer is false.
