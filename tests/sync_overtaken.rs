@@ -264,3 +264,35 @@ async fn an_edit_in_a_folder_of_which_nothing_but_an_id_that_is_gone_was_ever_kn
         assert_eq!(machine.list("").await, ["d"], "{flavour:?}");
     }
 }
+
+// S43.
+#[tokio::test(start_paused = true)]
+async fn a_folder_that_another_client_made_while_ours_was_made_and_removed_is_kept_with_what_is_in_it() {
+    for flavour in FLAVOURS {
+        for restarted in [false, true] {
+            let service = Service::new(flavour);
+            let mut machine = machine(&service).await;
+            let cut = service.control.cut();
+            machine.mkdir("b").await.expect("mkdir");
+            under_way().await;
+            machine.rmdir("b").await.expect("rmdir");
+            service.write_elsewhere("b/d/f", "theirs");
+            service.control.set_delta_lag(Duration::from_secs(20));
+            if restarted {
+                machine.crash();
+                machine = service.machine_with(|engine, _| engine.poll = Duration::from_secs(3600)).await;
+            }
+            service.control.remove_fault(cut);
+            machine.engine.refresh();
+            machine.sync().await;
+            assert_eq!(
+                service.tree(),
+                [folder("b"), folder("b/d"), file("b/d/f", "theirs")],
+                "{flavour:?} {restarted}"
+            );
+            service.control.set_delta_lag(Duration::ZERO);
+            machine.look().await;
+            assert_eq!(machine.read("b/d/f").await.expect("read"), "theirs", "{flavour:?} {restarted}");
+        }
+    }
+}

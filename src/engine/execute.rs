@@ -90,7 +90,8 @@ impl Engine {
                 graph.update(drive, item, &patch, tag.as_deref(), ConflictBehavior::Fail).await.map(Some)
             }
             Send::Delete { item, if_match, folder } => {
-                if *folder && self.0.looked().is_none() && !self.is_empty_remotely(node).await? {
+                let is_known = self.0.looked().is_some() && node.listed;
+                if *folder && !is_known && !self.is_empty_remotely(node).await? {
                     return Err(GraphError::PreconditionFailed { ids: Default::default() });
                 }
                 let tag = self.precondition(node, item, if_match.as_ref()).await?;

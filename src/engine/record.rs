@@ -47,10 +47,15 @@ impl Inner {
         let mut applier = self.applier();
         // A power cut that takes this back leaves the attempt, which is then verified.
         let committed = self.store.write_changes(Durability::Process, |tx| -> Result<(), StoreError> {
+            let was_unknown = tx.attempt(id)?.is_some_and(|attempt| attempt.unknown);
             tx.remove_attempt(id)?;
             match result {
                 Some(item) => record_item(tx, id, send, item, now, &mut applier)?,
                 None => record_deleted(tx, id, send, now, &mut applier)?,
+            }
+            if was_unknown && matches!(send, Send::Mkdir { .. }) {
+                // The folder of that name may be another client's, with something in it.
+                tx.set_listed(id, false)?;
             }
             send.content().map_or(Ok(()), |content| tx.remove_session(content))
         })?;

@@ -28,6 +28,7 @@ impl Engine {
     pub fn recover(&self) -> Result<(), RecoverError> {
         self.0.enumerated.store(self.0.was_enumerated()?, std::sync::atomic::Ordering::Release);
         self.0.resume_rematch()?;
+        self.0.store.write(Durability::Process, |tx| tx.doubt_attempts())?;
         self.0.clean_up()?;
         self.0.distrust_after_power_cut()?;
         self.0.measure()?;

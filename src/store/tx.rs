@@ -857,6 +857,12 @@ impl<'a> Tx<'a> {
         Ok(())
     }
 
+    /// Nobody knows any more what became of what was sent: another run sent it.
+    pub fn doubt_attempts(&mut self) -> Result<(), StoreError> {
+        self.db.execute("UPDATE attempts SET unknown = 1", [])?;
+        Ok(())
+    }
+
     /// Every attempt.
     pub fn attempts(&self) -> Result<Vec<Attempt>, StoreError> {
         Ok(attempts(&self.db)?)
