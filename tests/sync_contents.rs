@@ -96,6 +96,25 @@ async fn a_file_renamed_onto_a_name_that_has_its_bytes_becomes_that_file() {
 
 // S91.
 #[tokio::test(start_paused = true)]
+async fn a_file_with_versions_that_is_renamed_onto_a_name_that_has_its_bytes_keeps_them() {
+    for flavour in FLAVOURS {
+        let service = Service::new(flavour);
+        service.write_elsewhere("old", "first");
+        service.write_elsewhere("old", "the same");
+        let id = service.control.id_of("old");
+        let machine = quiet(&service).await;
+        machine.rename("old", "new").await.unwrap();
+        service.write_elsewhere("new", "the same");
+        machine.sync().await;
+        let tree = service.tree();
+        assert_eq!(contents(&service), ["the same", "the same"], "{flavour:?}: {tree:?}");
+        assert!(tree.contains(&file("new", "the same")), "{flavour:?}: {tree:?}");
+        assert!(tree.iter().any(|(path, _)| service.control.id_of(path) == id), "{flavour:?}: {tree:?}");
+    }
+}
+
+// S91.
+#[tokio::test(start_paused = true)]
 async fn contents_of_one_size_and_one_quick_xor_hash_are_told_apart() {
     let (ours, theirs) = twins();
     for flavour in FLAVOURS {

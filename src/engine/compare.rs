@@ -19,7 +19,7 @@ use super::{Engine, EngineError, Inner, Mutant};
 use crate::content::{CachedFile, Reader, StagingId};
 use crate::graph::{GraphError, Priority};
 use crate::model::remote::ModifiedBy;
-use crate::model::{ByteRange, Comparison, ItemKind, NodeId, RemoteItem, Timestamp};
+use crate::model::{ByteRange, Comparison, ItemId, ItemKind, NodeId, RemoteItem, Timestamp};
 use crate::store::{Durability, LocalView, Node, NodeKind, RemoteView, StoreError, Tx};
 
 /// Who we are to the service, as an answer to a change of ours said (JSON).
@@ -190,6 +190,10 @@ impl Engine {
             Some(view) => self.find_same(node, view).await,
             None => Found::Other,
         };
+        let found = match (found, &node.remote) {
+            (Found::Same(item), Some(own)) => self.unless_it_has_versions(item, &own.item).await,
+            (found, _) => found,
+        };
         match found {
             Found::Same(item) => {
                 tracing::info!(node = %node.id, "the name was taken by the same bytes: they are one file");
@@ -220,11 +224,21 @@ impl Engine {
         };
         compared.await.unwrap_or_else(|error: GraphError| {
             tracing::info!(node = %node.id, %error, "two contents could not be compared");
-            match classify(&error) {
-                Verdict::Unknown | Verdict::Offline | Verdict::SignedOut | Verdict::Later => Found::Later,
-                Verdict::Look | Verdict::Park { .. } => Found::Other,
-            }
+            Found::nothing(&error)
         })
+    }
+
+    /// An item of ours that gives way to the same bytes goes to the recycle bin, and its earlier versions would go with
+    /// it: one that has some stays beside it.
+    async fn unless_it_has_versions(&self, same: Box<RemoteItem>, own: &ItemId) -> Found {
+        match self.0.graph.versions(&self.0.drive.id, own, Priority::Upload).await {
+            Ok(versions) if versions.len() <= 1 => Found::Same(same),
+            Ok(_) => Found::Other,
+            Err(error) => {
+                tracing::info!(item = %own, %error, "an item's versions could not be read");
+                Found::nothing(&error)
+            }
+        }
     }
 
     fn ours(&self, node: &Node) -> Option<Ours> {
@@ -275,6 +289,16 @@ enum Found {
     Other,
     /// Nobody could tell now, or the item moved on.
     Later,
+}
+
+impl Found {
+    /// What is known where the service gave this error.
+    fn nothing(error: &GraphError) -> Self {
+        match classify(error) {
+            Verdict::Unknown | Verdict::Offline | Verdict::SignedOut | Verdict::Later => Found::Later,
+            Verdict::Look | Verdict::Park { .. } => Found::Other,
+        }
+    }
 }
 
 impl Inner {
