@@ -615,3 +615,25 @@ async fn what_is_written_to_an_open_file_whose_set_time_was_unsent_when_its_fold
         assert_eq!(machine.read("f").await.unwrap(), "mine456789", "{flavour:?}");
     }
 }
+
+// S46.
+#[tokio::test(start_paused = true)]
+async fn a_file_that_was_saved_again_where_it_was_keeps_its_item_when_the_backup_is_saved_too() {
+    for flavour in FLAVOURS {
+        let service = Service::new(flavour);
+        service.write_elsewhere("f", "old");
+        let machine = service.machine().await;
+        assert_eq!(machine.read("f").await.unwrap(), "old");
+        let item = service.control.id_of("f");
+        machine.rename("f", "g").await.unwrap();
+        machine.sync().await;
+        assert_eq!(service.control.id_of("g"), item);
+        machine.write("f", "new").await;
+        machine.rename("g", "g~").await.unwrap();
+        machine.write("g", "the backup, saved").await;
+        machine.sync().await;
+        let expected = [file("f", "new"), file("g", "the backup, saved"), file("g~", "old")];
+        assert_eq!(service.tree(), expected, "{flavour:?}");
+        assert_eq!(service.control.id_of("f"), item, "{flavour:?}");
+    }
+}

@@ -116,11 +116,15 @@ impl Namespace<'_, '_, '_> {
                 remote.parent == Some(place.parent) && canonical(&remote.name) == place.name
             })
         };
-        let unsent = candidates
-            .into_iter()
-            .filter(|node| node.id != but && node.kind == NodeKind::File && !is_local_only(node))
-            .filter(|node| at_place(node) && self.was_moved_away(node))
-            .max_by_key(|node| node.local.as_ref().map_or(0, |local| local.changed_seq));
+        let mut unsent = None;
+        for node in candidates {
+            let is_file = node.id != but && node.kind == NodeKind::File && !is_local_only(&node);
+            if is_file && at_place(&node) && self.was_moved_away(&node) && !self.is_home_again(&node)? {
+                unsent = std::cmp::max_by_key(unsent, Some(node), |node: &Option<Node>| {
+                    node.as_ref().and_then(|node| node.local.as_ref()).map(|local| local.changed_seq)
+                });
+            }
+        }
         if unsent.is_some() {
             return Ok(unsent);
         }
@@ -132,6 +136,14 @@ impl Namespace<'_, '_, '_> {
             }
         }
         Ok(None)
+    }
+
+    /// Where it was before the service was told to move it: what another file did at that place (it was saved there
+    /// again, and took the item back) moved nothing away from where the item still is.
+    fn is_home_again(&self, node: &Node) -> Result<bool, VfsError> {
+        let is_there = node.local.as_ref().is_some_and(|local| !local.deleted);
+        Ok(is_there
+            && self.tx.former(node.id)?.is_some_and(|(former, _)| node.place.as_ref() == Some(&former)))
     }
 
     /// The place that the file was moved away from here, if it was, whether the service knows of it or not; and
