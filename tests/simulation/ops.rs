@@ -215,6 +215,9 @@ pub enum Trouble {
     },
 }
 
+/// Milliseconds that a request, and its answer, is on its way at most.
+pub const SLOWEST_MS: u32 = 90_000;
+
 /// Room without end, in bytes.
 pub const ROOM: i64 = 1 << 40;
 
@@ -433,7 +436,7 @@ impl Maker {
     fn weather(&mut self) -> Weather {
         match self.dice.below(8) {
             0..=2 => Weather::Calm,
-            3..=4 => Weather::Slow { ms: self.dice.pick(&[200, 3000, 15_000, 90_000]) },
+            3..=4 => Weather::Slow { ms: self.dice.pick(&[200, 3000, 15_000, SLOWEST_MS]) },
             5..=6 => Weather::Lossy {
                 before: self.dice.pick(&[0, 50, 300]),
                 after: self.dice.pick(&[0, 100, 400, 700]),

@@ -430,6 +430,8 @@ fn compare(local: &Tree, remote: &Tree, oracle: &Oracle) -> Vec<String> {
 /// once.
 async fn stays_at_rest(driver: &Driver<'_>) -> Vec<String> {
     driver.trace.note("# rest");
+    // What was on its way before all was well again arrives, and is answered.
+    tokio::time::sleep(Duration::from_millis(ops::SLOWEST_MS.into()) * 4).await;
     let ((early, _), late) = (rests(driver).await, rests(driver).await);
     let (changes, reads) = (early + late.0, late.1);
     let mut wrong = Vec::new();
