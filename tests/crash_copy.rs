@@ -127,7 +127,7 @@ fn one_round(mounted: &Mounted, round: u64, random: &mut Random) {
         });
         assert_eq!(&sha256(&bytes), hash, "round {round}: {name} is another\n{}", mounted.log_tail());
     }
-    mounted.sync();
+    mounted.sync_after_crash();
     let truth = mounted.control().truth();
     let items = truth["drives"][0]["items"].as_array().expect("a list");
     for (name, hash) in &safe {

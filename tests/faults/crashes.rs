@@ -10,7 +10,7 @@ use onedrivefs::emulator::Flavour;
 use crate::journal::{Journal, Promise, content, on_service};
 use crate::mounted_support::random::{Random, number};
 use crate::mounted_support::tree::sha256;
-use crate::mounted_support::{Mounted, Options, in_ci, process, text, until};
+use crate::mounted_support::{Mounted, Options, in_ci, process, until};
 
 /// Files of a round.
 const FILES: usize = 40;
@@ -91,12 +91,7 @@ fn one_round(mounted: &Mounted, round: u64, step: Option<&str>, random: &mut Ran
         let other = differ(&found, bytes);
         assert_eq!(other, None, "{how}: {name} is another\n{}", mounted.log_tail());
     }
-    let none_left = until(Duration::from_secs(60), || {
-        lose_sessions(mounted);
-        mounted.status()["pending"] == 0
-    });
-    assert!(none_left, "{how}: {}\n{}", mounted.status(), mounted.log_tail());
-    mounted.sync();
+    mounted.sync_after_crash();
     let there = on_service(&mounted.control(), &folder);
     for (name, bytes) in journal.promised(Promise::Closed) {
         assert_eq!(there.get(name), Some(&sha256(bytes)), "{how}: {name}\n{}", mounted.log_tail());
@@ -122,17 +117,6 @@ fn differ(found: &[u8], promised: &[u8]) -> Option<String> {
             line(promised)
         )
     })
-}
-
-/// A session whose address died with the daemon keeps its name until the service forgets it: for minutes
-/// (graph-api 7.5). The change says so, and waits; here the service forgets at once.
-fn lose_sessions(mounted: &Mounted) {
-    let status = mounted.status();
-    let parked = status["parked"].as_array().expect("a list");
-    if parked.iter().any(|change| change["kind"] == "locked") {
-        mounted.control().expire_sessions();
-        assert!(mounted.run(&["retry", &text(&mounted.root())]).status.success());
-    }
 }
 
 /// Copies until the daemon dies: by a step of its own, or killed in the middle.
