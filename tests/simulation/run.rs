@@ -429,6 +429,8 @@ fn compare(local: &Tree, remote: &Tree, oracle: &Oracle) -> Vec<String> {
 /// With nothing to do, nothing is sent but looks. A look that is under way may still read items that it has in doubt,
 /// once.
 async fn stays_at_rest(driver: &Driver<'_>) -> Vec<String> {
+    // What is on its way, such as the end of an upload session that nobody needs any more, arrives.
+    tokio::time::sleep(Duration::from_secs(1)).await;
     driver.trace.note("# rest");
     // What was on its way before all was well again arrives, and is answered.
     tokio::time::sleep(Duration::from_millis(ops::SLOWEST_MS.into()) * 4).await;
