@@ -19,13 +19,6 @@ fn folder(path: &str) -> (String, Option<String>) {
     (path.into(), None)
 }
 
-/// A machine that looks at the drive only when it is told to.
-async fn machine(service: &Service) -> Machine {
-    let machine = service.machine_with(|engine, _| engine.poll = Duration::from_secs(3600)).await;
-    machine.look().await;
-    machine
-}
-
 /// What the service says to the next GET of this comes once it is released.
 fn hold_answer(service: &Service, path: &str) {
     hold_answer_after(service, 0, path);
@@ -48,13 +41,32 @@ async fn under_way() {
     tokio::time::sleep(Duration::from_secs(4)).await;
 }
 
+/// The folder `d` is deleted elsewhere, and `then` happens, while the answer to a look at it is on its way.
+async fn overtake_look_at_folder(service: &Service, then: impl FnOnce()) -> Machine {
+    service.write_elsewhere("d/other", "theirs");
+    let machine = service.quiet_machine().await;
+    // The name is taken by now: what has it is looked at, and then the folder.
+    machine.write("d/f", "mine").await;
+    service.write_elsewhere("d/f", "theirs");
+    hold_answer_after(service, 1, &format!("/items/{}", service.control.id_of("d").expect("an id")));
+    under_way().await;
+    service.edit(Edit::Delete { path: "d".into() });
+    then();
+    machine.look().await;
+    under_way().await;
+    service.control.release_stalls();
+    machine.sync().await;
+    machine.look().await;
+    machine
+}
+
 // S31, S43.
 #[tokio::test(start_paused = true)]
 async fn a_file_that_was_moved_out_elsewhere_before_its_folder_was_deleted_here_is_shown_there() {
     for flavour in FLAVOURS {
         let service = Service::new(flavour);
         service.write_elsewhere("d/e/f", "theirs");
-        let machine = machine(&service).await;
+        let machine = service.quiet_machine().await;
         machine.unlink("d/e/f").await.expect("unlink");
         machine.rmdir("d/e").await.expect("rmdir");
         machine.rmdir("d").await.expect("rmdir");
@@ -76,7 +88,7 @@ async fn a_file_that_was_moved_out_elsewhere_before_its_folder_was_deleted_here_
 async fn a_file_that_was_deleted_here_does_not_come_back_with_a_look_from_before() {
     for flavour in FLAVOURS {
         let service = Service::new(flavour);
-        let machine = machine(&service).await;
+        let machine = service.quiet_machine().await;
         machine.write("f", "mine").await;
         machine.sync().await;
         // What happens elsewhere so soon after an own change is looked at by its id.
@@ -98,19 +110,7 @@ async fn a_file_that_was_deleted_here_does_not_come_back_with_a_look_from_before
 async fn a_folder_that_was_deleted_elsewhere_does_not_come_back_with_a_look_from_before() {
     for flavour in FLAVOURS {
         let service = Service::new(flavour);
-        service.write_elsewhere("d/other", "theirs");
-        let machine = machine(&service).await;
-        // The name is taken by now: what has it is looked at, and then the folder.
-        machine.write("d/f", "mine").await;
-        service.write_elsewhere("d/f", "theirs");
-        hold_answer_after(&service, 1, &format!("/items/{}", service.control.id_of("d").expect("an id")));
-        under_way().await;
-        service.edit(Edit::Delete { path: "d".into() });
-        machine.look().await;
-        under_way().await;
-        service.control.release_stalls();
-        machine.sync().await;
-        machine.look().await;
+        let machine = overtake_look_at_folder(&service, || {}).await;
         assert_eq!(service.tree(), [folder("d"), file("d/f", "mine")], "{flavour:?}");
         assert_eq!(machine.list("").await, ["d"], "{flavour:?}");
         assert_eq!(machine.list("d").await, ["f"], "{flavour:?}");
@@ -122,19 +122,8 @@ async fn a_folder_that_was_deleted_elsewhere_does_not_come_back_with_a_look_from
 async fn a_folder_that_was_made_again_elsewhere_is_not_there_twice_after_a_look_from_before() {
     for flavour in FLAVOURS {
         let service = Service::new(flavour);
-        service.write_elsewhere("d/other", "theirs");
-        let machine = machine(&service).await;
-        machine.write("d/f", "mine").await;
-        service.write_elsewhere("d/f", "theirs");
-        hold_answer_after(&service, 1, &format!("/items/{}", service.control.id_of("d").expect("an id")));
-        under_way().await;
-        service.edit(Edit::Delete { path: "d".into() });
-        service.write_elsewhere("d/other", "theirs");
-        machine.look().await;
-        under_way().await;
-        service.control.release_stalls();
-        machine.sync().await;
-        machine.look().await;
+        let machine =
+            overtake_look_at_folder(&service, || service.write_elsewhere("d/other", "theirs")).await;
         assert_eq!(
             service.tree(),
             [folder("d"), file("d/f", "mine"), file("d/other", "theirs")],
@@ -151,7 +140,7 @@ async fn a_file_keeps_its_newest_version_when_a_look_from_before_is_answered_aft
     for flavour in FLAVOURS {
         let service = Service::new(flavour);
         service.write_elsewhere("g", "mine");
-        let machine = machine(&service).await;
+        let machine = service.quiet_machine().await;
         // The name is taken by now: what has it is looked at.
         machine.rename("g", "f").await.expect("rename");
         service.write_elsewhere("f", "first");
@@ -176,7 +165,7 @@ async fn a_file_that_was_moved_out_of_a_folder_that_is_found_to_be_gone_is_the_s
         let service = Service::new(flavour);
         service.write_elsewhere("d/e/f", "theirs");
         service.write_elsewhere("d/e/g", "stays");
-        let machine = machine(&service).await;
+        let machine = service.quiet_machine().await;
         assert_eq!(machine.list("d/e").await, ["f", "g"]);
         let before = machine.find("d/e/f").await.expect("it is there");
         service.edit(Edit::Move { path: "d/e/f".into(), to: "moved".into() });
@@ -205,7 +194,7 @@ async fn an_edit_stays_in_its_folder_when_a_look_from_before_tells_of_one_that_h
         let service = Service::new(flavour);
         service.write_elsewhere("x", "theirs");
         service.write_elsewhere("b/other", "theirs");
-        let machine = machine(&service).await;
+        let machine = service.quiet_machine().await;
         machine.write("x", "mine").await;
         service.edit(Edit::Move { path: "x".into(), to: "b/d".into() });
         let look = format!("/items/{}", service.control.id_of("b/d").expect("an id"));
@@ -245,7 +234,7 @@ async fn an_edit_in_a_folder_of_which_nothing_but_an_id_that_is_gone_was_ever_kn
     for flavour in FLAVOURS {
         let service = Service::new(flavour);
         service.write_elsewhere("x", "theirs");
-        let machine = machine(&service).await;
+        let machine = service.quiet_machine().await;
         let cut = service.control.cut();
         machine.write("x", "mine").await;
         let id = machine.find("x").await.expect("it is there").node();
@@ -271,7 +260,7 @@ async fn a_folder_that_another_client_made_while_ours_was_made_and_removed_is_ke
     for flavour in FLAVOURS {
         for restarted in [false, true] {
             let service = Service::new(flavour);
-            let mut machine = machine(&service).await;
+            let mut machine = service.quiet_machine().await;
             let cut = service.control.cut();
             machine.mkdir("b").await.expect("mkdir");
             under_way().await;
@@ -294,5 +283,26 @@ async fn a_folder_that_another_client_made_while_ours_was_made_and_removed_is_ke
             machine.look().await;
             assert_eq!(machine.read("b/d/f").await.expect("read"), "theirs", "{flavour:?} {restarted}");
         }
+    }
+}
+
+// S31.
+#[tokio::test(start_paused = true)]
+async fn who_reads_what_went_with_its_folder_does_not_look_at_all_that_was_in_it() {
+    for flavour in FLAVOURS {
+        let service = Service::new(flavour);
+        let names: Vec<String> = (0..30).map(|n| format!("d/e/f/{n}")).collect();
+        for name in &names {
+            service.write_elsewhere(name, "theirs");
+        }
+        let machine = service.quiet_machine().await;
+        service.edit(Edit::Delete { path: "d".into() });
+        let (read, before) = (5, service.requests("GET"));
+        for name in &names[..read] {
+            machine.read(name).await.expect_err("it is gone");
+        }
+        // The content, then the item, its place, and both of each of three folders.
+        let asked = service.requests("GET") - before;
+        assert!(asked <= read * 9, "{flavour:?}: {asked} requests for {read} files");
     }
 }

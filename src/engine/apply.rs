@@ -121,7 +121,7 @@ pub(super) struct Applier<'a> {
     /// The drive is a business drive or a document library.
     pub business: bool,
     /// The folder that is the root here, where that is not the drive's own.
-    pub top: Option<ItemId>,
+    pub top: Option<&'a ItemId>,
     pub effects: Effects,
 }
 
@@ -155,7 +155,7 @@ impl Applier<'_> {
             tx.put_tombstone(&item.id, seq, seen.now, None)?;
             return self.remove(tx, node.id, seen.now);
         }
-        if item.root || self.top.as_ref() == Some(&item.id) {
+        if item.root || self.top == Some(&item.id) {
             return self.apply_root(tx, item, seen.now);
         }
         if let Some(gone_seq) = tx.tombstone(&item.id)? {
@@ -211,7 +211,7 @@ impl Applier<'_> {
         };
         if item.deleted
             || item.root
-            || self.top.as_ref() == Some(&item.id)
+            || self.top == Some(&item.id)
             || tx.knows(&item.id)?
             || tx.tombstone(&item.id)?.is_some()
             || is_being_made(tx, item)?

@@ -11,7 +11,7 @@ use super::settle::{self, Naming};
 use super::{Engine, EngineError, Inner, lock};
 use crate::content::StagingId;
 use crate::graph::{ConflictBehavior, Deleted, GraphError, Patch, Priority};
-use crate::model::{NodeId, RemoteItem, Timestamp};
+use crate::model::{ItemId, NodeId, RemoteItem, Timestamp};
 use crate::store::{Durability, Node, ParkKind, Parked, StoreError};
 
 impl Engine {
@@ -234,18 +234,25 @@ impl Engine {
     }
 
     /// The item as it is now; described as deleted where it is gone, nothing where nobody knows.
-    pub(super) async fn look_at(&self, item: &crate::model::ItemId) -> Option<RemoteItem> {
-        self.look_for(item, For::Engine).await
+    ///
+    /// What is gone may be taken away: what was moved out of it is seen elsewhere by then.
+    pub(super) async fn look_at(&self, item: &ItemId) -> Option<RemoteItem> {
+        let seen = self.look_for(item, For::Engine).await?;
+        if !seen.deleted {
+            return Some(seen);
+        }
+        let saved = self.save_moved_out(item).await.unwrap_or_else(|error| {
+            tracing::error!(%error, "what is in a folder cannot be read from the store");
+            false
+        });
+        saved.then_some(seen)
     }
 
-    pub(super) async fn look_for(&self, item: &crate::model::ItemId, who: For) -> Option<RemoteItem> {
+    pub(super) async fn look_for(&self, item: &ItemId, who: For) -> Option<RemoteItem> {
         match self.0.graph.item(&self.0.drive.id, item, Priority::Upload).await {
-            Ok(found) if found.id == *item => Some(found),
             Ok(found) => self.renamed(item, found).await,
             Err(GraphError::NotFound { .. }) => self.missing(item, who).await,
-            Err(error) if self.has_left(item, &error).await => {
-                Some(RemoteItem { deleted: true, ..RemoteItem::bare(item.clone()) })
-            }
+            Err(error) if self.has_left(item, &error).await => Some(RemoteItem::gone(item.clone())),
             Err(error) => {
                 tracing::debug!(%item, %error, "an item could not be looked at");
                 None

@@ -4,6 +4,7 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
 use super::apply::{Source, view_of};
+use super::error::{Verdict, classify};
 use super::observe::add_doubts;
 use super::{Engine, EngineError, Inner, lock, rekey};
 use crate::graph::{GraphError, Priority};
@@ -42,7 +43,7 @@ impl Engine {
     /// or nothing where nobody can say now.
     pub(super) fn missing<'a>(&'a self, item: &'a ItemId, who: For) -> BoxFuture<'a, Option<RemoteItem>> {
         async move {
-            let gone = || RemoteItem { deleted: true, ..RemoteItem::bare(item.clone()) };
+            let gone = || RemoteItem::gone(item.clone());
             let known = self.0.store.by_item(item);
             let known =
                 known.inspect_err(|error| tracing::error!(%error, "the store cannot be read")).ok()?;
@@ -52,8 +53,7 @@ impl Engine {
             }
             match self.find_by_place(&node, who).await {
                 Ok(Place::Taken(found)) => Some(*found),
-                Ok(Place::Free) if self.is_rematching() => None,
-                Ok(Place::Free) => self.save_moved_out(&node).await.then(gone),
+                Ok(Place::Free) => (!self.is_rematching()).then(gone),
                 Ok(Place::Unsure) => None,
                 Err(error) => {
                     tracing::debug!(%item, %error, "nobody can say now what became of a missing item");
@@ -66,30 +66,26 @@ impl Engine {
 
     /// What was moved out of a folder before it went is seen where it is now before the folder goes, or it would go with
     /// it and come back as another file, without what only this machine knows of it. False where nobody can say now.
-    async fn save_moved_out(&self, folder: &Node) -> bool {
+    pub(super) async fn save_moved_out(&self, item: &ItemId) -> Result<bool, StoreError> {
+        let known = self.0.store.by_item(item)?;
+        let mut folders: Vec<NodeId> =
+            known.iter().filter(|node| is_folder(node)).map(|node| node.id).collect();
         let mut left = LOOKS_BELOW;
-        let mut folders: Vec<NodeId> = folder.kind.is_directory().then_some(folder.id).into_iter().collect();
         while let Some(folder) = folders.pop() {
-            let children = match self.0.store.children_after(folder, NodeId(0), left) {
-                Ok(children) => children,
-                Err(error) => {
-                    tracing::error!(%error, "what is in a folder cannot be read from the store");
-                    return false;
-                }
-            };
-            for child in children {
+            for child in self.0.store.children_after(folder, NodeId(0), left)? {
                 let Some(view) = &child.remote else { continue };
                 left -= 1;
                 let sent_seq = self.0.store.sequence();
                 match self.0.graph.item(&self.0.drive.id, &view.item, Priority::Upload).await {
-                    Ok(found) => {
-                        self.take_in(vec![found], Source::Direct, sent_seq).await;
-                    }
-                    Err(GraphError::NotFound { .. }) if child.kind.is_directory() => folders.push(child.id),
-                    Err(GraphError::NotFound { .. }) => {}
+                    Err(GraphError::NotFound { .. }) if is_folder(&child) => folders.push(child.id),
+                    Err(error) if matches!(classify(&error), Verdict::Look | Verdict::Park { .. }) => {}
                     Err(error) => {
                         tracing::debug!(item = %view.item, %error, "an item could not be looked at");
-                        return false;
+                        return Ok(false);
+                    }
+                    Ok(found) => {
+                        let found = self.renamed(&view.item, found).await;
+                        self.take_in(found.into_iter().collect(), Source::Direct, sent_seq).await;
                     }
                 }
             }
@@ -97,7 +93,7 @@ impl Engine {
                 break;
             }
         }
-        true
+        Ok(true)
     }
 
     /// Whether an item that was to be deleted and answers 404 lives on under another id.
@@ -105,8 +101,11 @@ impl Engine {
         self.missing(item, For::Reader).await.is_some_and(|found| !found.deleted)
     }
 
-    /// An item answers under another id than it was asked for by.
+    /// What answered for an item, whose node has the id that it answered under; nothing where that fails.
     pub(super) async fn renamed(&self, item: &ItemId, found: RemoteItem) -> Option<RemoteItem> {
+        if found.id == *item {
+            return Some(found);
+        }
         let (inner, item, seen) = (self.0.clone(), item.clone(), found.clone());
         let rekey = move || match inner.store.by_item(&item)? {
             Some(node) => inner.rekey(node.id, &seen),
@@ -223,6 +222,10 @@ impl Engine {
         self.0.rematching.store(false, std::sync::atomic::Ordering::Release);
         Ok(())
     }
+}
+
+fn is_folder(node: &Node) -> bool {
+    node.kind.is_directory()
 }
 
 /// Whether a re-match is wanted or under way.

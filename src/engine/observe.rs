@@ -293,33 +293,28 @@ impl Engine {
                 continue;
             }
             let sent_seq = self.0.store.sequence();
-            match self.0.graph.item(&self.0.drive.id, &item, Priority::Enumeration).await {
-                Ok(found) => drop(self.take_in(vec![found], Source::Direct, sent_seq).await),
-                Err(GraphError::NotFound { .. }) if reunited => {
-                    let gone = RemoteItem { deleted: true, ..RemoteItem::bare(item.clone()) };
-                    self.take_in(vec![gone], Source::Direct, sent_seq).await;
-                }
+            let seen = match self.0.graph.item(&self.0.drive.id, &item, Priority::Enumeration).await {
+                Ok(found) => Some(found),
+                Err(GraphError::NotFound { .. }) if reunited => Some(RemoteItem::gone(item.clone())),
                 Err(GraphError::NotFound { .. }) => match self.missing(&item, For::Engine).await {
-                    Some(seen) => drop(self.take_in(vec![seen], Source::Direct, sent_seq).await),
+                    Some(seen) => Some(seen),
                     None => return Ok(false),
                 },
                 Err(error) if matches!(classify(&error), Verdict::Look | Verdict::Park { .. }) => {
                     tracing::debug!(%item, %error, "an item that was not listed cannot be looked at");
-                    if self.has_left(&item, &error).await {
-                        let gone = RemoteItem { deleted: true, ..RemoteItem::bare(item.clone()) };
-                        self.take_in(vec![gone], Source::Direct, sent_seq).await;
-                    }
+                    self.has_left(&item, &error).await.then(|| RemoteItem::gone(item.clone()))
                 }
                 Err(_) => return Ok(false),
-            }
+            };
+            self.take_in(seen.into_iter().collect(), Source::Direct, sent_seq).await;
             let inner = self.0.clone();
-            let seen = move || {
+            let marked = move || {
                 inner.store.write(Durability::Process, |tx| match tx.by_item(&item)? {
                     Some(node) => tx.set_mark(node.id, mark),
                     None => Ok(()),
                 })
             };
-            self.0.blocking.start(seen).await?;
+            self.0.blocking.start(marked).await?;
         }
         Ok(true)
     }
@@ -537,7 +532,7 @@ impl Inner {
         Applier {
             open: &self.open,
             business: self.is_business(),
-            top: self.config.top.clone(),
+            top: self.config.top.as_ref(),
             effects: Effects::default(),
         }
     }

@@ -33,6 +33,13 @@ pub struct Drive {
     pub quota: Option<Quota>,
 }
 
+impl Drive {
+    /// A drive of which no more than this is known.
+    pub fn bare(id: DriveId, drive_type: DriveType, name: String) -> Self {
+        Self { id, drive_type, name, web_url: None, owner: None, quota: None }
+    }
+}
+
 /// A drive's space in bytes; all zero or absent means unknown, never full (graph-api 2.3).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Quota {
@@ -145,6 +152,11 @@ impl std::fmt::Debug for DownloadUrl {
 }
 
 impl RemoteItem {
+    /// An item that is gone.
+    pub fn gone(id: ItemId) -> Self {
+        Self { deleted: true, ..Self::bare(id) }
+    }
+
     /// An item of which nothing but the id is known.
     pub fn bare(id: ItemId) -> Self {
         Self {

@@ -937,7 +937,8 @@ impl<'a> Tx<'a> {
         Ok(items)
     }
 
-    /// Remembers that an item is gone since `at`; `folder`, where it was deleted here: the path of one that may have held something unknown.
+    /// Remembers that an item is gone since `at`; `folder`, where it was deleted here: the path of one that may have
+    /// held something unknown.
     pub fn put_tombstone(
         &mut self,
         item: &ItemId,
