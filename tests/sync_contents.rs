@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use onedrivefs::emulator::{Edit, Fault, FaultAction, Flavour, Mark, Rewrite};
 use onedrivefs::vfs::{Filesystem, OpenFlags};
-use sync_support::{Machine, Service};
+use sync_support::Service;
 
 const FLAVOURS: [Flavour; 3] = [Flavour::Personal, Flavour::Business, Flavour::DocumentLibrary];
 
@@ -26,12 +26,6 @@ fn lose_answer(service: &Service, method: &str, after: bool) {
     service.control.inject(Fault { method, path: None, op: None, skip: 0, count, action });
 }
 
-async fn quiet(service: &Service) -> Machine {
-    let machine = service.machine_with(|engine, _| engine.poll = Duration::from_secs(3600)).await;
-    machine.look().await;
-    machine
-}
-
 /// Contents below names that begin with `stem`, in order.
 fn contents(service: &Service) -> Vec<String> {
     let mut all: Vec<String> = service.tree().into_iter().filter_map(|(_, content)| content).collect();
@@ -45,7 +39,7 @@ async fn the_same_bytes_made_under_one_name_on_both_sides_are_one_file() {
     for flavour in FLAVOURS {
         for content in ["the same", ""] {
             let service = Service::new(flavour);
-            let machine = quiet(&service).await;
+            let machine = service.quiet_machine().await;
             machine.write("a.txt", content).await;
             service.write_elsewhere("A.txt", content);
             let id = service.control.id_of("A.txt");
@@ -67,7 +61,7 @@ async fn the_same_edit_on_both_sides_is_no_conflict() {
     for flavour in FLAVOURS {
         let service = Service::new(flavour);
         service.write_elsewhere("a.txt", "base");
-        let machine = quiet(&service).await;
+        let machine = service.quiet_machine().await;
         assert_eq!(machine.read("a.txt").await.unwrap(), "base");
         machine.write("a.txt", "the same edit").await;
         service.write_elsewhere("a.txt", "the same edit");
@@ -85,7 +79,7 @@ async fn a_file_renamed_onto_a_name_that_has_its_bytes_becomes_that_file() {
     for flavour in FLAVOURS {
         let service = Service::new(flavour);
         service.write_elsewhere("old", "the same");
-        let machine = quiet(&service).await;
+        let machine = service.quiet_machine().await;
         machine.rename("old", "new").await.unwrap();
         service.write_elsewhere("new", "the same");
         machine.sync().await;
@@ -102,7 +96,7 @@ async fn a_file_with_versions_that_is_renamed_onto_a_name_that_has_its_bytes_kee
         service.write_elsewhere("old", "first");
         service.write_elsewhere("old", "the same");
         let id = service.control.id_of("old");
-        let machine = quiet(&service).await;
+        let machine = service.quiet_machine().await;
         machine.rename("old", "new").await.unwrap();
         service.write_elsewhere("new", "the same");
         machine.sync().await;
@@ -123,7 +117,7 @@ async fn contents_of_one_size_and_one_quick_xor_hash_are_told_apart() {
             service.control.switch(|switches| switches.sha_hashes = strong);
             service.write_elsewhere("edited", "base");
             service.write_elsewhere("moved", &ours);
-            let machine = quiet(&service).await;
+            let machine = service.quiet_machine().await;
             machine.read("edited").await.unwrap();
             machine.write("made", &ours).await;
             machine.write("edited", &ours).await;
@@ -149,7 +143,7 @@ async fn a_file_deleted_here_returns_when_its_blocks_were_swapped_elsewhere() {
     for flavour in FLAVOURS {
         let service = Service::new(flavour);
         service.write_elsewhere("a", &ours);
-        let machine = quiet(&service).await;
+        let machine = service.quiet_machine().await;
         assert_eq!(machine.read("a").await.unwrap(), ours);
         tokio::time::sleep(Duration::from_secs(2)).await;
         machine.unlink("a").await.unwrap();
@@ -166,7 +160,7 @@ async fn another_clients_content_with_our_hash_is_not_taken_for_an_upload_whose_
     for flavour in FLAVOURS {
         let service = Service::new(flavour);
         service.write_elsewhere("edited", "base");
-        let machine = quiet(&service).await;
+        let machine = service.quiet_machine().await;
         machine.read("edited").await.unwrap();
         machine.write("before", "tells us who we are").await;
         machine.sync().await;
@@ -202,7 +196,7 @@ async fn without_hashes_bytes_are_compared() {
         for (theirs, files) in [("the same bytes", 1), ("other bytes, 14", 2)] {
             let service = Service::new(flavour);
             service.write_elsewhere("a.txt", "base");
-            let machine = quiet(&service).await;
+            let machine = service.quiet_machine().await;
             machine.read("a.txt").await.unwrap();
             machine.write("a.txt", "the same bytes").await;
             service.write_elsewhere("a.txt", &theirs[..14]);
@@ -223,7 +217,7 @@ async fn a_rewritten_document_whose_answer_was_lost_is_known_as_ours() {
             let service = Service::new(flavour);
             service.control.switch(|switches| switches.rewrite = Rewrite::AtOnce);
             service.write_elsewhere("edited.docx", "base");
-            let machine = quiet(&service).await;
+            let machine = service.quiet_machine().await;
             machine.read("edited.docx").await.unwrap();
             machine.write("before", "tells us who we are").await;
             machine.sync().await;
@@ -249,7 +243,7 @@ async fn a_rewritten_document_whose_answer_was_lost_is_known_as_ours() {
 async fn a_rewrite_of_the_former_content_is_not_taken_for_an_edit_whose_answer_was_lost() {
     for flavour in [Flavour::Business, Flavour::DocumentLibrary] {
         let service = Service::new(flavour);
-        let machine = quiet(&service).await;
+        let machine = service.quiet_machine().await;
         machine.write("a.docx", "first").await;
         machine.sync().await;
         tokio::time::sleep(Duration::from_secs(60)).await;
@@ -266,7 +260,7 @@ async fn a_rewrite_of_the_former_content_is_not_taken_for_an_edit_whose_answer_w
 async fn a_large_file_that_was_sent_while_it_was_open_is_written_on_without_a_conflict() {
     for flavour in FLAVOURS {
         let service = Service::new(flavour);
-        let machine = quiet(&service).await;
+        let machine = service.quiet_machine().await;
         let mut content = "0123456789abcdef".repeat(9 << 16);
         machine.write("big", &content).await;
         let reader = machine.open("big", OpenFlags { read: true, ..OpenFlags::default() }).await.unwrap();
@@ -290,7 +284,7 @@ async fn a_save_during_the_upload_of_one_with_the_same_weak_hash_is_sent() {
     for flavour in FLAVOURS {
         let service = Service::new(flavour);
         let (one, two) = twins();
-        let machine = quiet(&service).await;
+        let machine = service.quiet_machine().await;
         let (method, path) = (Some("PUT".into()), Some("a.txt".into()));
         let action = FaultAction::Delay { ms: 90_000 };
         service.control.inject(Fault { method, path, op: None, skip: 0, count: Some(1), action });
@@ -309,7 +303,7 @@ async fn a_rewrite_during_our_next_edit_is_nobodys_edit() {
     for part in [false, true] {
         let service = Service::new(Flavour::DocumentLibrary);
         service.control.switch(|switches| switches.rewrite = Rewrite::LibraryLater);
-        let machine = quiet(&service).await;
+        let machine = service.quiet_machine().await;
         machine.write("letter.docx", "not really a document").await;
         machine.sync().await;
         let id = service.control.id_of("letter.docx");
@@ -337,7 +331,7 @@ async fn a_rewrite_during_our_next_edit_is_nobodys_edit() {
 async fn an_edit_elsewhere_of_a_type_that_is_rewritten_is_an_edit() {
     let service = Service::new(Flavour::DocumentLibrary);
     service.control.switch(|switches| switches.rewrite = Rewrite::Off);
-    let machine = quiet(&service).await;
+    let machine = service.quiet_machine().await;
     machine.write("letter.docx", "not really a document").await;
     machine.sync().await;
     let cut = service.control.cut();

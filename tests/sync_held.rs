@@ -44,18 +44,12 @@ fn uploads(service: &Service) -> usize {
     service.requests("PUT")
 }
 
-async fn quiet(service: &Service) -> Machine {
-    let machine = service.machine_with(|engine, _| engine.poll = Duration::from_secs(36_000)).await;
-    machine.look().await;
-    machine
-}
-
 // S160.
 #[tokio::test(start_paused = true)]
 async fn what_a_program_synced_is_sent_while_it_has_the_file_open() {
     for flavour in FLAVOURS {
         let service = Service::new(flavour);
-        let machine = quiet(&service).await;
+        let machine = service.quiet_machine().await;
         let open = machine.open("db", WRITE).await.unwrap();
         write_at(&machine, open, 0, "first").await;
         tokio::time::sleep(SETTLED).await;
@@ -83,7 +77,7 @@ async fn what_a_program_synced_is_sent_while_it_has_the_file_open() {
 #[tokio::test(start_paused = true)]
 async fn what_nobody_ever_syncs_is_sent_after_some_minutes() {
     let service = Service::new(Flavour::Business);
-    let machine = quiet(&service).await;
+    let machine = service.quiet_machine().await;
     let open = machine.open("log", WRITE).await.unwrap();
     let mut end = 0;
     for _ in 0..40 {
@@ -120,7 +114,7 @@ async fn a_file_that_was_sent_as_it_is_closed_is_not_sent_again() {
     for flavour in FLAVOURS {
         for changed in [false, true] {
             let service = Service::new(flavour);
-            let machine = quiet(&service).await;
+            let machine = service.quiet_machine().await;
             let open = machine.open("db", WRITE).await.unwrap();
             write_at(&machine, open, 0, "content").await;
             fsync(&machine, open).await;
@@ -147,7 +141,7 @@ async fn a_file_that_was_sent_as_it_is_closed_is_not_sent_again() {
 #[tokio::test(start_paused = true)]
 async fn without_a_change_no_copy_is_sent() {
     let service = Service::new(Flavour::Business);
-    let machine = quiet(&service).await;
+    let machine = service.quiet_machine().await;
     let open = machine.open("db", WRITE).await.unwrap();
     write_at(&machine, open, 0, "content").await;
     fsync(&machine, open).await;
@@ -165,7 +159,7 @@ async fn an_edit_elsewhere_of_a_file_that_is_open_for_writing_is_kept_whatever_w
     for flavour in FLAVOURS {
         let service = Service::new(flavour);
         service.write_elsewhere("doc", "the first version");
-        let machine = quiet(&service).await;
+        let machine = service.quiet_machine().await;
         let open = machine.open("doc", WRITE).await.unwrap();
         write_at(&machine, open, 0, "MY").await;
         fsync(&machine, open).await;
@@ -195,7 +189,7 @@ async fn a_crash_while_a_copy_is_sent_leaves_neither_a_copy_nor_a_conflict() {
         for (after, more) in [(true, true), (true, false), (false, true), (false, false)] {
             let service = Service::new(flavour);
             service.write_elsewhere("db", "version of the service");
-            let machine = quiet(&service).await;
+            let machine = service.quiet_machine().await;
             let open = machine.open("db", WRITE).await.unwrap();
             service.control.inject(fault("PUT", after));
             service.control.set_latency(Duration::from_secs(3));
@@ -209,7 +203,7 @@ async fn a_crash_while_a_copy_is_sent_leaves_neither_a_copy_nor_a_conflict() {
             }
             machine.crash();
             service.control.set_latency(Duration::ZERO);
-            let machine = quiet(&service).await;
+            let machine = service.quiet_machine().await;
             machine.sync().await;
             let expected = if more { "VERSION OF the service" } else { "VERSION of the service" };
             let tree = service.tree();
@@ -227,7 +221,7 @@ async fn a_file_changed_in_part_needs_its_former_version_no_more_once_a_copy_was
     let service = Service::new(Flavour::Business);
     let former = "x".repeat(100_000);
     service.write_elsewhere("data", &former);
-    let machine = quiet(&service).await;
+    let machine = service.quiet_machine().await;
     let open = machine.open("data", WRITE).await.unwrap();
     write_at(&machine, open, 50_000, "new").await;
     fsync(&machine, open).await;
@@ -236,7 +230,7 @@ async fn a_file_changed_in_part_needs_its_former_version_no_more_once_a_copy_was
     write_at(&machine, open, 0, "newer").await;
     machine.crash();
     service.control.reset_log();
-    let machine = quiet(&service).await;
+    let machine = service.quiet_machine().await;
     machine.sync().await;
     let contents = service.control.requests().into_iter().filter(|record| record.path.contains("content"));
     let methods: Vec<_> = contents.map(|record| record.method).collect();
@@ -251,7 +245,7 @@ async fn an_open_file_of_which_a_copy_was_sent_moves_and_goes_like_any_other() {
     for flavour in FLAVOURS {
         let service = Service::new(flavour);
         service.edit(Edit::Mkdir { path: "d".into() });
-        let machine = quiet(&service).await;
+        let machine = service.quiet_machine().await;
         let open = machine.open("a", WRITE).await.unwrap();
         write_at(&machine, open, 0, "content").await;
         fsync(&machine, open).await;
@@ -278,7 +272,7 @@ async fn an_open_file_of_which_a_copy_was_sent_moves_and_goes_like_any_other() {
 #[tokio::test(start_paused = true)]
 async fn a_copy_that_could_not_be_sent_is_sent_later_and_its_session_goes_on() {
     let service = Service::new(Flavour::Business);
-    let machine = quiet(&service).await;
+    let machine = service.quiet_machine().await;
     let open = machine.open("big", WRITE).await.unwrap();
     let part = "0123456789abcdef".repeat(65_536);
     for mebibyte in 0..30 {
@@ -322,7 +316,7 @@ async fn what_the_service_rewrites_of_an_open_file_is_neither_sent_again_nor_a_c
 #[tokio::test(start_paused = true)]
 async fn a_file_that_was_closed_and_opened_again_counts_its_changes_anew() {
     let service = Service::new(Flavour::Business);
-    let machine = quiet(&service).await;
+    let machine = service.quiet_machine().await;
     let open = machine.open("db", WRITE).await.unwrap();
     write_at(&machine, open, 0, "first").await;
     fsync(&machine, open).await;

@@ -171,8 +171,7 @@ async fn an_edit_elsewhere_after_two_failures_of_ours_is_not_overwritten() {
     for flavour in FLAVOURS {
         let service = Service::new(flavour);
         service.write_elsewhere("a.txt", "base");
-        let machine = service.machine_with(|engine, _| engine.poll = Duration::from_secs(3600)).await;
-        machine.look().await;
+        let machine = service.quiet_machine().await;
         let locked = FaultAction::Status {
             status: 423,
             code: Some("resourceLocked".into()),
@@ -271,8 +270,7 @@ async fn an_edit_elsewhere_of_the_same_size_is_not_taken_for_an_upload_whose_ans
     for flavour in FLAVOURS {
         let service = Service::new(flavour);
         service.write_elsewhere("a.txt", "base");
-        let machine = service.machine_with(|engine, _| engine.poll = Duration::from_secs(3600)).await;
-        machine.look().await;
+        let machine = service.quiet_machine().await;
         machine.write("a.txt", "mine").await;
         fault(&service, "PUT", "content", 1, FaultAction::Stall { after: false });
         under_way().await;

@@ -10,7 +10,7 @@ use onedrivefs::emulator::{Fault, FaultAction, Flavour};
 use onedrivefs::model::NodeId;
 use onedrivefs::store::ParkKind;
 use onedrivefs::vfs::{Filesystem, OpenFlags};
-use sync_support::{Durable, Machine, Service};
+use sync_support::{Durable, Service};
 
 const FLAVOURS: [Flavour; 3] = [Flavour::Personal, Flavour::Business, Flavour::DocumentLibrary];
 
@@ -25,12 +25,6 @@ fn refusal(status: u16, code: &str, inner: Option<&str>, after: bool) -> FaultAc
 
 fn fault(service: &Service, op: &str, skip: u32, count: Option<u32>, action: FaultAction) -> u64 {
     service.control.inject(Fault { method: None, path: None, op: Some(op.into()), skip, count, action })
-}
-
-async fn quiet(service: &Service) -> Machine {
-    let machine = service.machine_with(|engine, _| engine.poll = Duration::from_secs(3600)).await;
-    machine.look().await;
-    machine
 }
 
 /// 11 MiB: two fragments.
@@ -50,7 +44,7 @@ async fn what_another_client_saves_at_the_very_end_of_our_upload_is_kept_beside_
     for flavour in FLAVOURS {
         let service = Service::new(flavour);
         service.write_elsewhere("big", "base");
-        let machine = quiet(&service).await;
+        let machine = service.quiet_machine().await;
         assert_eq!(machine.read("big").await.unwrap(), "base");
         let ours = large("ours");
         // The request that makes the bytes the file's is on its way when another client saves.
@@ -75,7 +69,7 @@ async fn what_another_client_saves_while_a_small_file_with_a_set_time_is_sent_is
         for crash in [false, true] {
             let service = Service::new(flavour);
             service.write_elsewhere("small", "base");
-            let machine = quiet(&service).await;
+            let machine = service.quiet_machine().await;
             assert_eq!(machine.read("small").await.unwrap(), "base");
             let after = crash;
             fault(&service, "upload.fragment", 0, Some(1), FaultAction::Delay { ms: 20_000 });
@@ -89,7 +83,7 @@ async fn what_another_client_saves_while_a_small_file_with_a_set_time_is_sent_is
                 tokio::time::sleep(Duration::from_secs(20)).await;
                 machine.crash();
                 service.control.clear_faults();
-                quiet(&service).await
+                service.quiet_machine().await
             } else {
                 machine
             };
@@ -108,7 +102,7 @@ async fn a_tag_that_is_refused_without_a_change_holds_up_no_save_and_loses_no_ot
     for flavour in FLAVOURS {
         let service = Service::new(flavour);
         service.write_elsewhere("a", "base");
-        let machine = quiet(&service).await;
+        let machine = service.quiet_machine().await;
         assert_eq!(machine.read("a").await.unwrap(), "base");
         service.control.inject(Fault {
             method: Some("PUT".into()),
@@ -145,7 +139,7 @@ async fn a_service_that_does_not_end_uploads_on_request_gets_them_without() {
         for (status, code) in [(400, "invalidRequest"), (405, "notSupported"), (501, "notSupported")] {
             let service = Service::new(flavour);
             service.write_elsewhere("big", "base");
-            let machine = quiet(&service).await;
+            let machine = service.quiet_machine().await;
             machine.read("big").await.unwrap();
             fault(&service, "upload.commit", 0, None, refusal(status, code, None, false));
             machine.write("big", &large("ours")).await;
@@ -160,7 +154,7 @@ async fn a_session_whose_content_was_replaced_is_cancelled_before_the_next() {
     for flavour in FLAVOURS {
         for crash in [false, true] {
             let service = Service::new(flavour);
-            let machine = quiet(&service).await;
+            let machine = service.quiet_machine().await;
             machine.write("big", &large("first")).await;
             // The line breaks in the middle of the upload.
             fault(&service, "upload.fragment", 1, None, FaultAction::Reset { after: false });
@@ -171,7 +165,7 @@ async fn a_session_whose_content_was_replaced_is_cancelled_before_the_next() {
             let machine = if crash {
                 machine.crash();
                 service.control.clear_faults();
-                quiet(&service).await
+                service.quiet_machine().await
             } else {
                 service.control.remove_fault(cut);
                 service.control.clear_faults();
@@ -191,7 +185,7 @@ async fn a_session_whose_content_was_replaced_is_cancelled_before_the_next() {
 async fn the_session_of_a_file_that_was_deleted_is_cancelled() {
     for flavour in FLAVOURS {
         let service = Service::new(flavour);
-        let machine = quiet(&service).await;
+        let machine = service.quiet_machine().await;
         machine.write("big", &large("first")).await;
         let failing = refusal(423, "resourceLocked", None, false);
         fault(&service, "upload.fragment", 1, None, failing);
@@ -209,7 +203,7 @@ async fn the_session_of_a_file_that_was_deleted_is_cancelled() {
 async fn an_upload_refused_for_an_unknown_session_says_so_and_goes_on_when_that_has_ended() {
     for flavour in [Flavour::Business, Flavour::DocumentLibrary] {
         let service = Service::new(flavour);
-        let machine = quiet(&service).await;
+        let machine = service.quiet_machine().await;
         // The session is made, its address never arrives.
         fault(&service, "upload.create", 0, Some(1), FaultAction::Reset { after: true });
         machine.write("big", &large("ours")).await;
@@ -281,7 +275,7 @@ async fn every_answer_ends_in_one_whole_file(flavour: Flavour, way: usize) {
         let (path, skip) = (["made", "replaced"][way % 2], (way / 2 % 2) as u32);
         let service = Service::new(flavour);
         service.write_elsewhere("replaced", "base");
-        let machine = quiet(&service).await;
+        let machine = service.quiet_machine().await;
         machine.read("replaced").await.unwrap();
         fault(&service, "upload.fragment", skip, Some(3), answer.clone());
         let ours = large(path);
@@ -301,7 +295,7 @@ async fn every_answer_ends_in_one_whole_file(flavour: Flavour, way: usize) {
 async fn a_crash_costs_no_more_than_the_fragment_that_was_on_its_way() {
     for flavour in FLAVOURS {
         let service = Service::new(flavour);
-        let machine = quiet(&service).await;
+        let machine = service.quiet_machine().await;
         let content = "0123456789abcdef".repeat(6 << 20);
         machine.write("big", &content).await;
         fault(&service, "upload.fragment", 2, None, FaultAction::Stall { after: false });
@@ -328,7 +322,7 @@ fn sent_bytes(service: &Service) -> u64 {
 #[tokio::test(start_paused = true)]
 async fn several_large_files_are_sent_at_once() {
     let service = Service::new(Flavour::Business);
-    let machine = quiet(&service).await;
+    let machine = service.quiet_machine().await;
     fault(&service, "upload.fragment", 0, None, FaultAction::Delay { ms: 60_000 });
     for name in ["a", "b", "c", "d"] {
         machine.write(name, &large(name)).await;

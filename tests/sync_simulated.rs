@@ -191,8 +191,7 @@ async fn a_file_that_is_saved_over_an_older_version_than_the_service_has_is_a_co
 async fn an_unlink_does_not_look_first_at_what_it_is_to_remove() {
     for flavour in FLAVOURS {
         let service = Service::new(flavour);
-        let machine = service.machine_with(|engine, _| engine.poll = Duration::from_secs(3600)).await;
-        machine.look().await;
+        let machine = service.quiet_machine().await;
         // Its folder, which appeared in a look, was never listed.
         service.write_elsewhere("d/f", "seen");
         machine.look().await;
@@ -307,8 +306,7 @@ async fn an_edit_goes_to_the_item_that_was_moved_out_of_a_folder_which_a_listing
     for flavour in FLAVOURS {
         for is_seen in [false, true] {
             let service = Service::new(flavour);
-            let machine = service.machine_with(|engine, _| engine.poll = Duration::from_secs(3600)).await;
-            machine.look().await;
+            let machine = service.quiet_machine().await;
             service.write_elsewhere("a/c/f", "base");
             machine.look().await;
             machine.write("a/c/f", "mine").await;
@@ -334,8 +332,7 @@ async fn an_edit_goes_to_the_item_that_was_moved_out_of_a_folder_which_a_listing
 async fn a_file_open_in_a_folder_that_was_made_again_elsewhere_and_renamed_here_is_sent() {
     for flavour in FLAVOURS {
         let service = Service::new(flavour);
-        let machine = service.machine_with(|engine, _| engine.poll = Duration::from_secs(3600)).await;
-        machine.look().await;
+        let machine = service.quiet_machine().await;
         machine.mkdir("d").await.unwrap();
         machine.write("d/f", "first").await;
         machine.sync().await;
@@ -365,8 +362,7 @@ async fn what_is_unsent_in_a_folder_that_went_with_one_that_was_never_seen_is_se
     for flavour in FLAVOURS {
         let service = Service::new(flavour);
         service.write_elsewhere("d/other", "theirs");
-        let machine = service.machine_with(|engine, _| engine.poll = Duration::from_secs(3600)).await;
-        machine.look().await;
+        let machine = service.quiet_machine().await;
         machine.write("d/f", "mine").await;
         service.edit(Edit::Mkdir { path: "unseen".into() });
         service.edit(Edit::Move { path: "d".into(), to: "unseen/d".into() });
@@ -459,8 +455,7 @@ async fn a_new_file_that_was_made_although_the_answer_was_an_error_and_is_saved_
 async fn a_new_file_that_was_made_although_the_service_said_to_wait_and_is_saved_again_is_no_conflict() {
     for flavour in FLAVOURS {
         let service = Service::new(flavour);
-        let machine = service.machine_with(|engine, _| engine.poll = Duration::from_secs(3600)).await;
-        machine.look().await;
+        let machine = service.quiet_machine().await;
         let busy = |status, after, seconds: &str| Fault {
             method: Some("PUT".into()),
             path: None,
@@ -494,8 +489,7 @@ async fn what_was_made_here_and_deleted_elsewhere_before_the_drive_is_listed_aga
     for flavour in FLAVOURS {
         let service = Service::new(flavour);
         service.write_elsewhere("d/other", "theirs");
-        let machine = service.machine_with(|engine, _| engine.poll = Duration::from_secs(3600)).await;
-        machine.look().await;
+        let machine = service.quiet_machine().await;
         // The service asks to list the drive anew, and is slow to begin with it.
         service.control.delta_resync(Resync::Plain);
         service.control.inject(Fault {
@@ -523,8 +517,7 @@ async fn what_was_made_here_and_deleted_elsewhere_before_the_drive_is_listed_aga
 async fn a_saved_file_keeps_its_content_when_a_look_from_before_the_save_is_answered_after_it() {
     for flavour in FLAVOURS {
         let service = Service::new(flavour);
-        let machine = service.machine_with(|engine, _| engine.poll = Duration::from_secs(3600)).await;
-        machine.look().await;
+        let machine = service.quiet_machine().await;
         machine.write("f", "first").await;
         machine.sync().await;
         // What happens elsewhere so soon after an own change is looked at by its id.

@@ -252,8 +252,7 @@ async fn without_delta_walks_go_on_where_a_channel_tells_of_changes() {
 #[tokio::test(start_paused = true)]
 async fn delta_is_asked_for_again_after_a_day() {
     let service = without_delta(Flavour::Business);
-    let machine = service.machine_with(|engine, _| engine.poll = Duration::from_secs(3600)).await;
-    machine.look().await;
+    let machine = service.quiet_machine().await;
     service.control.switch(|switches| switches.delta = true);
     tokio::time::sleep(Duration::from_secs(25 * 3600)).await;
     machine.look().await;

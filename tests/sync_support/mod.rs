@@ -90,6 +90,13 @@ impl Service {
         self.machine_of(|setup| change(&mut setup.engine, &mut setup.vfs)).await
     }
 
+    /// A machine that knows the drive, and looks at it again only when it is told to.
+    pub async fn quiet_machine(&self) -> Machine {
+        let machine = self.machine_with(|engine, _| engine.poll = Duration::from_secs(3600)).await;
+        machine.look().await;
+        machine
+    }
+
     pub async fn machine_of(&self, change: impl FnOnce(&mut Setup)) -> Machine {
         self.try_machine_of(change)
             .await

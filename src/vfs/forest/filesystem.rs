@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::catalog::To;
-use super::{Forest, Outside, Place, to_the_end};
+use super::{Forest, Outside, Owner, Place, to_the_end};
 use crate::model::{Ino, NodeId};
 use crate::vfs::{
     Allocate, Attr, Caller, DirEntry, Entry, FileType, Filesystem, Handle, Lookup, NAME_MAX, OpenFlags,
@@ -22,9 +22,10 @@ const DOT_DOT: u64 = 2;
 impl<O: Outside> Forest<O> {
     /// The drive that a node is of, put together now if it is not yet.
     async fn of(&self, ino: Ino) -> Result<Arc<Vfs<O::Drive>>, VfsError> {
-        match self.0.made(ino) {
-            Some(_) => Err(VfsError::ReadOnly),
-            None => self.open(ino.slot()).await,
+        match self.0.owner(ino) {
+            Owner::Drive(files) => Ok(files),
+            Owner::Made(_) => Err(VfsError::ReadOnly),
+            Owner::Closed => self.open(ino.slot()).await,
         }
     }
 
@@ -36,9 +37,15 @@ impl<O: Outside> Forest<O> {
         }
     }
 
-    /// The root of a drive that nobody went into yet: nothing of it is known, and nobody is asked.
-    fn is_closed_root(&self, ino: Ino) -> bool {
-        ino.node() == NodeId::ROOT && ino.slot() != 0 && self.0.drive(ino.slot()).is_none()
+    /// The drive that attributes of a node come from; none for what is made up, and for the root of a drive that
+    /// nobody went into yet: nothing of it is known, and nobody is asked.
+    async fn attributed(&self, ino: Ino) -> Result<Option<Arc<Vfs<O::Drive>>>, VfsError> {
+        match self.0.owner(ino) {
+            Owner::Drive(files) => Ok(Some(files)),
+            Owner::Made(_) => Ok(None),
+            Owner::Closed if ino.node() == NodeId::ROOT && ino.slot() != 0 => Ok(None),
+            Owner::Closed => self.open(ino.slot()).await.map(Some),
+        }
     }
 
     /// Attributes of what is made up, and of roots that nobody went into.
@@ -131,15 +138,15 @@ impl<O: Outside> Filesystem for Forest<O> {
     }
 
     async fn getattr(&self, ino: Ino, handle: Option<Handle>) -> Result<(Attr, Duration), VfsError> {
-        if let Some(node) = self.0.made(ino) {
-            let known = self.0.catalog().made.contains_key(&node);
-            let attr = known.then(|| self.made_attr(ino)).ok_or(VfsError::Stale)?;
-            return Ok((attr, self.0.config.attr_ttl));
+        if let Some(files) = self.attributed(ino).await? {
+            return files.getattr(ino, handle).await;
         }
-        if self.is_closed_root(ino) {
+        if ino.slot() != 0 {
             return Ok((self.made_attr(ino), Duration::ZERO));
         }
-        self.of(ino).await?.getattr(ino, handle).await
+        let known = u32::try_from(ino.node().0).is_ok_and(|node| self.0.catalog().made.contains_key(&node));
+        let attr = known.then(|| self.made_attr(ino)).ok_or(VfsError::Stale)?;
+        Ok((attr, self.0.config.attr_ttl))
     }
 
     async fn setattr(
@@ -272,7 +279,7 @@ impl<O: Outside> Filesystem for Forest<O> {
         after: u64,
         max: usize,
     ) -> Result<Vec<DirEntry>, VfsError> {
-        if let Some(node) = self.0.made(ino) {
+        if let Owner::Made(node) = self.0.owner(ino) {
             return self.made_entries(node, after, max).await;
         }
         let through = self.0.through.get(&(ino, handle)).map(|slot| *slot);
@@ -299,11 +306,9 @@ impl<O: Outside> Filesystem for Forest<O> {
     }
 
     fn statfs(&self, ino: Ino) -> StatFs {
-        let behind = self.0.drive(ino.slot()).and_then(|files| {
-            let item = files.shortcut(ino.node()).ok()??;
-            self.0.drive(self.0.catalog().link(ino.slot(), &item)?)
-        });
-        match behind.or_else(|| self.0.drive(ino.slot())) {
+        let here = self.0.drive(ino.slot());
+        let there = here.clone().and_then(|files| self.0.entered(ino.slot(), files, ino.node()).ok());
+        match there.map(|(_, files, _)| files).or(here) {
             Some(files) => files.statfs(ino),
             None => StatFs { total: UNKNOWN_SPACE, free: UNKNOWN_SPACE, files: 0, name_max: NAME_MAX },
         }
@@ -321,17 +326,15 @@ impl<O: Outside> Filesystem for Forest<O> {
     }
 
     async fn getxattr(&self, ino: Ino, name: &OsStr) -> Result<Vec<u8>, VfsError> {
-        if self.0.made(ino).is_some() || self.is_closed_root(ino) {
-            return Err(VfsError::NoAttribute);
-        }
-        self.of(ino).await?.getxattr(ino, name).await
+        let files = self.attributed(ino).await?.ok_or(VfsError::NoAttribute)?;
+        files.getxattr(ino, name).await
     }
 
     async fn listxattr(&self, ino: Ino) -> Result<Vec<u8>, VfsError> {
-        if self.0.made(ino).is_some() || self.is_closed_root(ino) {
-            return Ok(Vec::new());
+        match self.attributed(ino).await? {
+            Some(files) => files.listxattr(ino).await,
+            None => Ok(Vec::new()),
         }
-        self.of(ino).await?.listxattr(ino).await
     }
 
     async fn removexattr(&self, caller: Caller, ino: Ino, name: &OsStr) -> Result<(), VfsError> {

@@ -35,6 +35,9 @@ const FRESH: Duration = Duration::from_secs(60);
 /// What a target turned out to be, and its file system.
 pub type Opened<D> = (Target, Arc<Vfs<D>>);
 
+/// A directory of an open drive: the drive's slot, its file system, and the node.
+type Directory<D> = (u16, Arc<Vfs<D>>, NodeId);
+
 /// What a forest needs of whoever builds drives.
 pub trait Outside: Send + Sync + 'static {
     /// A drive.
@@ -96,6 +99,16 @@ struct Inner<O: Outside> {
     asking: DashMap<u32, Arc<tokio::sync::Mutex<()>>>,
     /// Directory handles that were opened through shortcuts, and where they lead.
     through: DashMap<(Ino, super::Handle), u16>,
+}
+
+/// Whose a node is.
+enum Owner<D: Drive> {
+    /// Above the drives.
+    Made(u32),
+    /// A drive's.
+    Drive(Arc<Vfs<D>>),
+    /// A drive's that nobody went into yet.
+    Closed,
 }
 
 /// A directory of the mount.
@@ -191,10 +204,11 @@ impl<O: Outside> Forest<O> {
 
     /// The directory `ino`, where what is in it is.
     async fn directory(&self, ino: Ino) -> Result<Place<O::Drive>, VfsError> {
-        if let Some(node) = self.0.made(ino) {
-            return Ok(Place::Made(node));
-        }
-        let files = self.open(ino.slot()).await?;
+        let files = match self.0.owner(ino) {
+            Owner::Made(node) => return Ok(Place::Made(node)),
+            Owner::Drive(files) => files,
+            Owner::Closed => self.open(ino.slot()).await?,
+        };
         let Some(item) = files.shortcut(ino.node())? else { return Ok(Place::In(files, ino)) };
         let slot = self.behind(ino.slot(), &files, item).await?;
         let files = self.open(slot).await?;
@@ -300,13 +314,27 @@ impl<O: Outside> Inner<O> {
         self.drives.read().unwrap_or_else(PoisonError::into_inner).get(&slot).cloned()
     }
 
-    /// The node above the drives that `ino` is.
-    fn made(&self, ino: Ino) -> Option<u32> {
-        if ino.slot() != 0 || self.drive(0).is_some() {
-            return None;
+    fn owner(&self, ino: Ino) -> Owner<O::Drive> {
+        if let Some(files) = self.drive(ino.slot()) {
+            return Owner::Drive(files);
         }
-        let catalog = self.catalog();
-        u32::try_from(ino.node().0).ok().filter(|_| !catalog.made.is_empty())
+        match u32::try_from(ino.node().0) {
+            Ok(node) if ino.slot() == 0 && !self.catalog().made.is_empty() => Owner::Made(node),
+            _ => Owner::Closed,
+        }
+    }
+
+    /// Where what is in a directory of an open drive is: behind it, if it is a shortcut that was followed to an open
+    /// drive.
+    fn entered(
+        &self,
+        slot: u16,
+        files: Arc<Vfs<O::Drive>>,
+        node: NodeId,
+    ) -> Result<Directory<O::Drive>, VfsError> {
+        let Some(item) = files.shortcut(node)? else { return Ok((slot, files, node)) };
+        let to = self.catalog().link(slot, &item).ok_or(VfsError::NotFound)?;
+        Ok((to, self.drive(to).ok_or(VfsError::NotFound)?, NodeId::ROOT))
     }
 
     /// Changes the catalog; what is given out has been kept before.

@@ -53,13 +53,7 @@ impl<O: Outside> Forest<O> {
 
     fn step(&self, slot: u16, node: NodeId, name: &std::ffi::OsStr) -> Result<Shown, VfsError> {
         let files = self.0.drive(slot).ok_or(VfsError::NotFound)?;
-        let (slot, files, node) = match files.shortcut(node)? {
-            None => (slot, files, node),
-            Some(item) => {
-                let to = self.0.catalog().link(slot, &item).ok_or(VfsError::NotFound)?;
-                (to, self.0.drive(to).ok_or(VfsError::NotFound)?, NodeId::ROOT)
-            }
-        };
+        let (slot, files, node) = self.0.entered(slot, files, node)?;
         let name = names::to_remote(name).map_err(|_| VfsError::NotFound)?;
         let store = files.drive().store();
         let child = match self.0.config.case_insensitive {
