@@ -253,7 +253,7 @@ fn read_known(path: &Path) -> BTreeMap<String, KnownDrive> {
 pub(super) fn known_drive(shared: &Shared, name: &str) -> Option<Drive> {
     let known = read_known(&shared.known_drives()).remove(&shared.known_as(name))?;
     let KnownDrive { id, drive_type, name } = known;
-    Some(Drive { id, drive_type, name, web_url: None, owner: None, quota: None })
+    Some(Drive::bare(id, drive_type, name))
 }
 
 /// The drive that somebody calls `name`; asks the service only where that was never done before.

@@ -319,10 +319,6 @@ fn guessed_type(drive: &DriveId) -> DriveType {
     if drive.as_str().starts_with("b!") { DriveType::Business } else { DriveType::Personal }
 }
 
-fn bare(id: DriveId, drive_type: DriveType, name: String) -> Drive {
-    Drive { id, drive_type, name, web_url: None, owner: None, quota: None }
-}
-
 /// What a program is told of a drive that could not be put together; the log has the rest.
 fn told(error: &DaemonError) -> VfsError {
     tracing::error!(%error, "a drive cannot be shown");
@@ -359,10 +355,10 @@ impl Outside for Arc<Drives> {
                 (drive, None, target)
             }
             Target::Drive { ref id, drive_type, ref name } => {
-                (bare(id.clone(), drive_type, name.clone()), None, target)
+                (Drive::bare(id.clone(), drive_type, name.clone()), None, target)
             }
             Target::Folder { ref drive, drive_type, ref item, ref name } => {
-                (bare(drive.clone(), drive_type, name.clone()), Some(item.clone()), target)
+                (Drive::bare(drive.clone(), drive_type, name.clone()), Some(item.clone()), target)
             }
         };
         let shared = Arc::clone(&self.shared);

@@ -243,23 +243,36 @@ fn drive_status(engine: &Engine, status: &EngineStatus) -> DriveStatus {
 
 /// What a part uploads, by its paths in the mount.
 fn uploads(part: &DrivePart) -> Vec<Upload> {
-    let in_mount = |path: &str| part.prefix.join(path).display().to_string();
-    let uploads = part.files.drive().uploads();
-    let told =
-        uploads.iter().map(|one| Upload { path: in_mount(&one.path), sent: one.sent, size: one.total });
+    let uploads = part.files.drive().uploads().into_iter();
+    let told = uploads.map(|one| Upload {
+        path: in_mount(&part.prefix, &one.path),
+        sent: one.sent,
+        size: one.total,
+    });
     told.collect()
 }
 
 /// Paths of a drive become those of the mount.
 fn below(prefix: &Path, waiting: Vec<Waiting>) -> Vec<Waiting> {
-    let in_mount = |path: String| match prefix.as_os_str().is_empty() {
-        true => path,
-        false => prefix.join(path).display().to_string(),
-    };
-    waiting
-        .into_iter()
-        .map(|one| Waiting { path: in_mount(one.path), behind: one.behind.map(in_mount), ..one })
-        .collect()
+    let told = waiting.into_iter().map(|one| Waiting {
+        path: in_mount(prefix, &one.path),
+        behind: one.behind.map(|path| in_mount(prefix, &path)),
+        ..one
+    });
+    told.collect()
+}
+
+/// A drive's path, where the drive is at `prefix`.
+fn in_mount(prefix: &Path, path: &str) -> String {
+    prefix.join(path).display().to_string()
+}
+
+/// A look at the service does not keep somebody waiting for ever.
+async fn within_limit<T, E>(
+    look: impl Future<Output = Result<T, E>>,
+    late: impl FnOnce() -> E,
+) -> Result<T, E> {
+    tokio::time::timeout(REFRESH_LIMIT, look).await.unwrap_or_else(|_| Err(late()))
 }
 
 /// Of two drives' states, the one that somebody should hear of.
@@ -315,22 +328,19 @@ impl ControlHandler for Handler {
     fn refresh(&self, path: PathBuf) -> BoxFuture<'_, Result<(), ControlError>> {
         async move {
             let parts = self.parts(&path)?;
-            let look = async {
-                let listed = self.files.refresh_listings(&path).await;
-                // One drive that is away holds up no other.
-                let looks = parts.iter().map(|part| async move {
-                    let looked = tokio::time::timeout(REFRESH_LIMIT, part.files.drive().look_now()).await;
-                    (part, looked.unwrap_or(Err(EngineError::Deadline)))
-                });
-                let looked = join_all(looks).await;
-                self.drives.shared.notify.flush().await;
-                (listed, looked)
-            };
+            let listings = within_limit(self.files.refresh_listings(&path), || VfsError::Deadline);
+            // One drive that is away holds up no other.
+            let looks = join_all(parts.iter().map(|part| async move {
+                let look = part.files.drive().look_now();
+                (part, within_limit(look, || EngineError::Deadline).await)
+            }));
+            let (listed, looked) = futures_util::join!(listings, looks);
+            let shown = self.drives.shared.notify.flush().map(Ok);
+            let shown = within_limit(shown, || EngineError::Deadline).await;
             let unreachable = |what: &Path, problem: &dyn std::fmt::Display| {
                 let remedy = "what is known here stays; it is asked again by itself";
                 error(what.display(), problem, remedy, exit::SERVICE)
             };
-            let (listed, looked) = look.await;
             for (part, looked) in looked {
                 let mut what = self.settings.mountpoint.clone();
                 what.extend(part.prefix.components());
@@ -343,7 +353,8 @@ impl ControlHandler for Handler {
                     problem => failed(&problem),
                 });
             }
-            listed.map_err(|problem| unreachable(&self.settings.mountpoint, &problem))
+            listed.map_err(|problem| unreachable(&self.settings.mountpoint, &problem))?;
+            shown.map_err(|problem| unreachable(&self.settings.mountpoint, &problem))
         }
         .boxed()
     }
