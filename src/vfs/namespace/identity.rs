@@ -217,7 +217,11 @@ impl Namespace<'_, '_, '_> {
         self.tx.set_base(to.id, base.as_ref())?;
         self.tx.set_own(to.id, to.own_seq.max(from.own_seq), to.own_time.max(from.own_time))?;
         self.tx.set_web_url(to.id, from.web_url.as_deref())?;
-        self.tx.hand_over_former(from.id, to.id)?;
+        // Saved where it was moved to, it is missed nowhere any more.
+        match self.tx.former(from.id)? {
+            Some((former, _)) if to.place.as_ref() != Some(&former) => self.tx.remove_former(from.id)?,
+            _ => self.tx.hand_over_former(from.id, to.id)?,
+        }
         Ok(self.tx.hand_over_conflict(from.id, to.id)?)
     }
 
