@@ -4,7 +4,7 @@ mod sync_support;
 
 use std::time::Duration;
 
-use onedrivefs::emulator::{Edit, Fault, FaultAction, Flavour};
+use onedrivefs::emulator::{Edit, Fault, FaultAction, Flavour, Resync};
 use onedrivefs::model::ItemId;
 use onedrivefs::store::{Durability, LocalView};
 use sync_support::{Machine, Service};
@@ -304,5 +304,31 @@ async fn who_reads_what_went_with_its_folder_does_not_look_at_all_that_was_in_it
         // The content, then the item, its place, and both of each of three folders.
         let asked = service.requests("GET") - before;
         assert!(asked <= read * 9, "{flavour:?}: {asked} requests for {read} files");
+    }
+}
+
+// S31, S43.
+#[tokio::test(start_paused = true)]
+async fn a_folder_that_was_moved_out_of_one_that_was_deleted_here_shows_what_is_in_it_after_a_resync() {
+    for flavour in FLAVOURS {
+        let service = Service::new(flavour);
+        service.write_elsewhere("d/e/f", "theirs");
+        let machine = service.quiet_machine().await;
+        machine.unlink("d/e/f").await.expect("unlink");
+        machine.rmdir("d/e").await.expect("rmdir");
+        machine.rmdir("d").await.expect("rmdir");
+        machine.look().await;
+        service.edit(Edit::Move { path: "d/e".into(), to: "moved".into() });
+        service.control.delta_resync(Resync::Plain);
+        // The drive was read before our delete, and that is told after it.
+        hold_answer_after(&service, 1, "delta");
+        machine.engine.refresh();
+        under_way().await;
+        assert_eq!(service.tree(), [folder("moved"), file("moved/f", "theirs")], "{flavour:?}");
+        service.control.release_stalls();
+        under_way().await;
+        assert_eq!(machine.list("").await, ["moved"], "{flavour:?}");
+        assert_eq!(machine.list("moved").await, ["f"], "{flavour:?}");
+        assert_eq!(machine.read("moved/f").await.expect("read"), "theirs", "{flavour:?}");
     }
 }

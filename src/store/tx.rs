@@ -559,11 +559,14 @@ impl<'a> Tx<'a> {
 
     /// Marks the folders among the next rows from `from` on as all known; returns where to go on, and nothing where
     /// these were the last. An enumeration ended: so that nobody waits for the writer, a large drive takes many commits.
+    /// A folder that is back after it was said to be gone is left to be asked for: what was said to be in it may have been
+    /// taken for what went with it.
     pub fn set_listed_from(&mut self, from: NodeId) -> Result<Option<NodeId>, StoreError> {
         let end = from.0.saturating_add(LISTED_AT_ONCE);
         self.db
             .prepare_cached(
-                "UPDATE nodes SET listed = 1 WHERE id >= ?1 AND id < ?2 AND kind IN (0, 2) AND listed = 0",
+                "UPDATE nodes SET listed = 1 WHERE id >= ?1 AND id < ?2 AND kind IN (0, 2) AND listed = 0
+                 AND NOT EXISTS(SELECT 1 FROM tombstones t WHERE t.item = nodes.item)",
             )?
             .execute([from.0, end])?;
         let last: Option<i64> = self.db.query_row("SELECT max(id) FROM nodes", [], |row| row.get(0))?;
