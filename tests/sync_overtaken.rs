@@ -332,3 +332,45 @@ async fn a_folder_that_was_moved_out_of_one_that_was_deleted_here_shows_what_is_
         assert_eq!(machine.read("moved/f").await.expect("read"), "theirs", "{flavour:?}");
     }
 }
+
+// S32.
+#[tokio::test(start_paused = true)]
+async fn a_file_that_went_with_its_folder_before_the_answer_that_made_it_is_not_shown() {
+    for flavour in FLAVOURS {
+        let service = Service::new(flavour);
+        service.write_elsewhere("d/other", "theirs");
+        let machine = service.quiet_machine().await;
+        service.control.inject(Fault {
+            method: Some("PUT".into()),
+            path: None,
+            op: None,
+            skip: 0,
+            count: Some(1),
+            action: FaultAction::Stall { after: true },
+        });
+        machine.write("d/f", "mine").await;
+        under_way().await;
+        let item = service.control.id_of("d/f").expect("an id");
+        service.edit(Edit::Delete { path: "d".into() });
+        service.write_elsewhere("d/other", "theirs");
+        // Nothing tells of the file that is gone.
+        service.control.delta_resync(Resync::Plain);
+        machine.look().await;
+        // What became of it cannot be asked for at once.
+        let unreachable = service.control.inject(Fault {
+            method: Some("GET".into()),
+            path: Some(format!("/items/{item}")),
+            op: None,
+            skip: 0,
+            count: None,
+            action: FaultAction::Reset { after: false },
+        });
+        service.control.release_stalls();
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        service.control.remove_fault(unreachable);
+        machine.look().await;
+        machine.sync().await;
+        assert_eq!(service.tree(), [folder("d"), file("d/other", "theirs")], "{flavour:?}");
+        assert_eq!(machine.list("d").await, ["other"], "{flavour:?}");
+    }
+}

@@ -57,6 +57,7 @@ impl Inner {
                 // The folder of that name may be another client's, with something in it.
                 tx.set_listed(id, false)?;
             }
+            add_doubts(tx, &applier.effects.doubted)?;
             send.content().map_or(Ok(()), |content| tx.remove_session(content))
         })?;
         self.sink.changed(&committed.changes);
