@@ -259,6 +259,41 @@ impl Cache {
         self.shared.pin(ItemHash::of(item), pinned);
     }
 
+    /// Nothing goes before it was said what is pinned ([`Cache::set_pinned`]).
+    pub fn await_pins(&self) {
+        self.shared.table().awaits_pins = true;
+    }
+
+    /// These items' contents are kept from eviction from here on, and no others.
+    pub fn set_pinned<'a>(&self, items: impl IntoIterator<Item = &'a ItemId>) {
+        let pinned = items.into_iter().map(ItemHash::of).collect();
+        let mut table = self.shared.table();
+        table.pinned = pinned;
+        table.awaits_pins = false;
+    }
+
+    /// Bytes that a content takes on the disk when it is complete, its map included.
+    pub fn cost(&self, size: u64) -> u64 {
+        let map = PAGE + (size.div_ceil(self.shared.config.block) * 8).div_ceil(PAGE) * PAGE;
+        if size == 0 { 0 } else { size.div_ceil(PAGE) * PAGE + map }
+    }
+
+    /// Bytes on the disk of this content; too low before [`Cache::scan`].
+    pub fn held(&self, key: &ContentKey) -> u64 {
+        self.shared.table().held(&key.name())
+    }
+
+    /// The most that it may hold as the disk is now, in bytes: its bound, or what the floor of free space leaves.
+    pub fn capacity(&self) -> io::Result<u64> {
+        self.shared.capacity()
+    }
+
+    /// Makes it as small as its bounds demand: they may be tighter than when it was filled, and others fill the disk
+    /// too. Waits for the disk.
+    pub fn trim(&self) -> io::Result<()> {
+        self.shared.trim_to_bounds()
+    }
+
     /// Looks through the directory if that was not done yet. Waits for the disk.
     pub fn scan(&self) -> io::Result<()> {
         self.shared.scan()

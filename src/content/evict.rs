@@ -20,6 +20,11 @@ impl Room {
         let short = self.min_free.saturating_add(ask).saturating_sub(self.free);
         over.max(short)
     }
+
+    /// The most that may be held as the file system is now.
+    pub fn capacity(&self) -> u64 {
+        self.max.min(self.used.saturating_add(self.free.saturating_sub(self.min_free)))
+    }
 }
 
 /// A content that might go.
@@ -99,6 +104,16 @@ mod tests {
             (room(0, 1000), u64::MAX, u64::MAX - 100),
         ] {
             assert_eq!(room.shortfall(ask), expected, "{room:?} {ask}");
+        }
+    }
+
+    #[test]
+    fn what_may_be_held_is_the_bound_or_what_the_floor_leaves() {
+        let room = |used, free| Room { used, max: 100, free, min_free: 10 };
+        for (room, expected) in
+            [(room(0, 1000), 100), (room(30, 50), 70), (room(30, 10), 30), (room(30, 5), 30)]
+        {
+            assert_eq!(room.capacity(), expected, "{room:?}");
         }
     }
 

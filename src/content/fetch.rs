@@ -15,6 +15,8 @@ pub enum Urgency {
     Reader,
     /// They are likely to be asked for soon.
     ReadAhead,
+    /// They are to be here some time: nobody waits.
+    Keep,
 }
 
 /// The head of an answer and its body.

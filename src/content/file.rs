@@ -13,7 +13,7 @@ use tracing::warn;
 
 use super::blocking::Blocking;
 use super::error::ContentError;
-use super::fetch::Fetch;
+use super::fetch::{Fetch, Urgency};
 use super::flight::Ticket;
 use super::key::{ContentKey, Name};
 use super::readahead::ReadAhead;
@@ -23,6 +23,8 @@ use crate::model::{ByteRange, ETag, RangeSet};
 
 /// Bytes that a handle keeps in memory where the cache does not take them.
 const MAX_KEPT_BYTES: u64 = 64 << 20;
+/// Transfers at once of a file that nobody waits for.
+const KEEP_FLIGHTS: usize = 2;
 /// Times that what is missing is looked for anew while a file is completed: transfers of others may end.
 const MAX_FILL_ROUNDS: u32 = 8;
 
@@ -148,6 +150,11 @@ impl CachedFile {
 
     /// Fetches what is missing and verifies the whole. `NoRoom` if the cache cannot keep it.
     pub async fn complete(self: &Arc<Self>) -> Result<(), ContentError> {
+        self.complete_for(Urgency::Reader).await
+    }
+
+    /// As [`CachedFile::complete`], where somebody else than a reader may want it.
+    pub async fn complete_for(self: &Arc<Self>, who: Urgency) -> Result<(), ContentError> {
         for _ in 0..MAX_FILL_ROUNDS {
             if self.read_state().health == Health::Damaged {
                 return Err(ContentError::Damaged);
@@ -156,10 +163,11 @@ impl CachedFile {
             self.blocking().start(move || file.trust_all()).await;
             let piece = self.shared.config.limits().piece;
             let missing = self.present().gaps(ByteRange::new(0, self.size));
+            let at_once = if who == Urgency::Keep { KEEP_FLIGHTS } else { self.shared.config.file_flights };
             let ranges: Vec<ByteRange> = missing.iter().flat_map(|run| split(run, piece)).collect();
             futures_util::stream::iter(ranges)
-                .map(|range| self.store_range(range))
-                .buffer_unordered(self.shared.config.file_flights)
+                .map(|range| self.store_range(range, who))
+                .buffer_unordered(at_once)
                 .try_collect::<Vec<()>>()
                 .await?;
             if self.is_complete() {

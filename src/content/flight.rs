@@ -127,6 +127,12 @@ impl Flight {
         ByteRange::new(start, if arrived.end.is_some() { arrived.received } else { self.range.end })
     }
 
+    /// Nobody waits for it and nothing of it came yet: a reader is better off with a transfer of its own.
+    pub fn waits_its_turn(&self) -> bool {
+        let arrived = self.lock();
+        self.urgency == Urgency::Keep && arrived.received == self.range.start && arrived.end.is_none()
+    }
+
     pub fn has_ended(&self) -> bool {
         self.lock().end.is_some()
     }

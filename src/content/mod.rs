@@ -46,6 +46,8 @@ pub use staging::{
 pub use table::{CacheStats, CacheUsage};
 
 #[cfg(test)]
+mod bounds_tests;
+#[cfg(test)]
 mod fake;
 #[cfg(test)]
 mod tests;

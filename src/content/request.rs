@@ -26,14 +26,16 @@ impl CachedFile {
     ) -> Vec<Arc<Ticket>> {
         let mut inner = reader.lock();
         let want = inner.policy.plan(Ask { range, waits, size: self.size() });
-        let tickets = self.launch(|missing| readahead::cut(&want, self.size(), missing));
+        let tickets = self.launch(Urgency::Reader, |missing| readahead::cut(&want, self.size(), missing));
         inner.keep(&tickets);
         tickets
     }
 
-    /// Launches the pieces that `plan` makes of what is missing. Read-ahead is launched while its budget lasts.
+    /// Launches the pieces that `plan` makes of what is missing, those that are urgent for `who`. Read-ahead is launched
+    /// while its budget lasts.
     fn launch(
         self: &Arc<Self>,
+        who: Urgency,
         plan: impl FnOnce(&dyn Fn(ByteRange) -> Vec<ByteRange>) -> Vec<Piece>,
     ) -> Vec<Arc<Ticket>> {
         let mut flights = self.lock_flights();
@@ -54,7 +56,7 @@ impl CachedFile {
                 (Some(slot), Some(share))
             };
             flying += 1;
-            let urgency = if piece.urgent { Urgency::Reader } else { Urgency::ReadAhead };
+            let urgency = if piece.urgent { who } else { Urgency::ReadAhead };
             let flight = Arc::new(Flight::new(piece.range, urgency, share));
             let task = tokio::spawn(fly(self.clone(), flight.clone(), slot));
             let ticket = Arc::new(Ticket::new(flight.clone(), task.abort_handle()));
@@ -72,7 +74,7 @@ impl CachedFile {
         let (first, end) = self.blocks(range);
         let absent = state.present.runs(first, end, false);
         let mut missing: RangeSet = absent.into_iter().map(|(start, end)| self.run(start, end)).collect();
-        for ticket in live(flights) {
+        for ticket in live(flights).filter(|ticket| !ticket.flight().waits_its_turn()) {
             missing.remove(self.whole_blocks(ticket.flight().servable()));
         }
         missing.within(range)
@@ -151,13 +153,13 @@ impl CachedFile {
             let pieces = |range: Vec<ByteRange>| {
                 range.into_iter().map(|range| Piece { range, urgent: true }).collect()
             };
-            tickets.extend(self.launch(|missing| pieces(missing(urgent))));
+            tickets.extend(self.launch(Urgency::Reader, |missing| pieces(missing(urgent))));
             return Answer::Elsewhere;
         };
         let answer = ticket.flight().bytes(rest.start, rest.end).await;
         let again = match &answer {
             Answer::Failed(ContentError::Damaged) => ticket.flight().range.len() == self.size(),
-            Answer::Failed(_) => ticket.flight().urgency == Urgency::ReadAhead,
+            Answer::Failed(_) => ticket.flight().urgency != Urgency::Reader,
             _ => false,
         };
         tickets.push(ticket);
@@ -178,12 +180,16 @@ impl CachedFile {
             let range = ticket.flight().servable();
             range.start <= at && at < range.end
         };
-        live(&flights).find(serves)
+        live(&flights).filter(serves).min_by_key(|ticket| ticket.flight().waits_its_turn())
     }
 
     /// Waits until `range` is stored, or was refused by the cache.
-    pub(super) async fn store_range(self: &Arc<Self>, range: ByteRange) -> Result<(), ContentError> {
-        let mut tickets = self.launch(|missing| {
+    pub(super) async fn store_range(
+        self: &Arc<Self>,
+        range: ByteRange,
+        who: Urgency,
+    ) -> Result<(), ContentError> {
+        let mut tickets = self.launch(who, |missing| {
             missing(range).into_iter().map(|range| Piece { range, urgent: true }).collect()
         });
         let others: Vec<_> = live(&self.lock_flights()).collect();

@@ -47,7 +47,9 @@ pub(super) struct Table {
     lru: LruCache<Name, u64>,
     used: u64,
     promised: u64,
-    pinned: HashSet<ItemHash>,
+    pub pinned: HashSet<ItemHash>,
+    /// It is not known yet what is pinned.
+    pub awaits_pins: bool,
     /// Contents whose files this process took over: others may still have them open, so they go whole.
     adopted: HashSet<Name>,
     /// Contents whose files the kernel may have mapped: they go whole, since a map of them stays readable then.
@@ -110,6 +112,7 @@ impl Shared {
             used: 0,
             promised: 0,
             pinned: HashSet::new(),
+            awaits_pins: false,
             adopted: HashSet::new(),
             lent: HashSet::new(),
             checked: LruCache::new(CHECKED),
@@ -159,14 +162,37 @@ impl Shared {
                 }
                 table.choose(need)?
             };
-            for victim in victims {
-                match victim {
-                    Victim::Whole(name) => self.evict(name),
-                    Victim::Tail(name, bytes) => self.trim(name, bytes),
-                }
-            }
+            victims.into_iter().for_each(|victim| self.take_back(victim));
         }
         None
+    }
+
+    /// Takes away what exceeds the bounds, the oldest first, as far as it may go.
+    pub fn trim_to_bounds(&self) -> io::Result<()> {
+        let _one_at_a_time = self.making_room.lock().unwrap_or_else(PoisonError::into_inner);
+        self.scan()?;
+        let free = self.free_bytes()?;
+        let victims = {
+            let table = self.table();
+            let need = table.room(&self.config, free).shortfall(0);
+            table.choose(need).unwrap_or_else(|| table.all_that_may_go())
+        };
+        victims.into_iter().for_each(|victim| self.take_back(victim));
+        Ok(())
+    }
+
+    /// See [`super::Cache::capacity`].
+    pub fn capacity(&self) -> io::Result<u64> {
+        self.scan()?;
+        let free = self.free_bytes()?;
+        Ok(self.table().room(&self.config, free).capacity())
+    }
+
+    fn take_back(&self, victim: Victim<Name>) {
+        match victim {
+            Victim::Whole(name) => self.evict(name),
+            Victim::Tail(name, bytes) => self.trim(name, bytes),
+        }
     }
 
     fn free_bytes(&self) -> io::Result<u64> {
@@ -419,12 +445,22 @@ impl Table {
         )
     }
 
+    fn all_that_may_go(&self) -> Vec<Victim<Name>> {
+        let may_go = self.lru.iter().filter(|(name, _)| !self.is_kept(name));
+        may_go.map(|(name, _)| Victim::Whole(*name)).collect()
+    }
+
+    /// Bytes on the disk of a content.
+    pub fn held(&self, name: &Name) -> u64 {
+        self.lru.peek(name).copied().unwrap_or(0)
+    }
+
     pub fn is_open(&self, name: &Name) -> bool {
         self.open.get(name).is_some_and(|file| file.strong_count() > 0)
     }
 
     fn is_kept(&self, name: &Name) -> bool {
-        self.is_open(name) || self.pinned.contains(&name.item)
+        self.awaits_pins || self.is_open(name) || self.pinned.contains(&name.item)
     }
 
     /// One item's pin holds for another id of it.

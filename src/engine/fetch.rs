@@ -182,6 +182,7 @@ impl Fetch for SharedFetch {
         let priority = match urgency {
             Urgency::Reader => Priority::Interactive,
             Urgency::ReadAhead => Priority::Prefetch,
+            Urgency::Keep => Priority::Enumeration,
         };
         self.0.clone().fetch_range(key.clone(), range, priority).boxed()
     }

@@ -20,7 +20,7 @@ pub enum Priority {
     Upload,
     /// Content that will probably be read.
     Prefetch,
-    /// The whole drive, in the background.
+    /// In the background: the whole drive, and what is to be kept here.
     Enumeration,
 }
 

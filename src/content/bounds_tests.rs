@@ -1,0 +1,154 @@
+//! What the cache may hold: its bound, the floor of free space, and what never goes.
+
+use std::time::Duration;
+
+use super::fake::{Fault, bytes_of, cache, cache_with, config, hashed_key};
+use super::{CacheConfig, ContentError, Urgency};
+use crate::disk::Disk;
+use crate::model::ByteRange;
+
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+
+fn dir() -> tempfile::TempDir {
+    tempfile::tempdir().expect("a directory")
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_bound_is_never_exceeded_and_the_oldest_goes() {
+    let dir = dir();
+    let max_bytes = 5 * MIB;
+    let (cache, _) = cache_with(CacheConfig { max_bytes, ..config(dir.path()) }, Disk::new());
+    for round in 0..12 {
+        let key = hashed_key(&format!("item {round}"), MIB);
+        cache.file(&key).complete().await.expect("fetched");
+        assert!(cache.usage().bytes <= max_bytes, "{:?}", cache.usage());
+        assert!(allocated(dir.path()) <= max_bytes, "{}", allocated(dir.path()));
+    }
+    assert!(!cache.file(&hashed_key("item 3", MIB)).is_complete());
+    assert!(cache.file(&hashed_key("item 11", MIB)).is_complete());
+    assert!(cache.stats().bytes_evicted > 0);
+}
+
+fn allocated(dir: &std::path::Path) -> u64 {
+    let mut sum = 0;
+    for entry in std::fs::read_dir(dir).expect("a directory") {
+        let entry = entry.expect("an entry");
+        let stat = Disk::new().stat(&entry.path()).expect("stat");
+        sum += if stat.is_file { stat.allocated } else { allocated(&entry.path()) };
+    }
+    sum
+}
+
+#[tokio::test(start_paused = true)]
+async fn open_and_pinned_contents_never_go() {
+    let dir = dir();
+    let (cache, _) = cache_with(CacheConfig { max_bytes: 4 * MIB, ..config(dir.path()) }, Disk::new());
+    let open = cache.file(&hashed_key("open", MIB));
+    open.complete().await.expect("fetched");
+    let pinned = hashed_key("pinned", MIB);
+    cache.pin(&pinned.item, true);
+    cache.file(&pinned).complete().await.expect("fetched");
+    for round in 0..5 {
+        cache.file(&hashed_key(&format!("item {round}"), MIB)).complete().await.expect("fetched");
+    }
+    assert!(open.is_complete() && cache.file(&pinned).is_complete());
+    let also = cache.file(&hashed_key("also", MIB));
+    also.complete().await.expect("fetched");
+    let too_much = cache.file(&hashed_key("too much", 3 * MIB));
+    assert!(matches!(too_much.complete().await, Err(ContentError::NoRoom)));
+    cache.pin(&pinned.item, false);
+    drop((also, open));
+    too_much.complete().await.expect("there is room again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_goes_before_it_is_known_what_is_pinned() {
+    let dir = dir();
+    let (cache, _) = cache_with(CacheConfig { max_bytes: 3 * MIB, ..config(dir.path()) }, Disk::new());
+    let (pinned, other) = (hashed_key("pinned", MIB), hashed_key("other", MIB));
+    for key in [&pinned, &other] {
+        cache.file(key).complete().await.expect("fetched");
+    }
+    cache.await_pins();
+    let third = cache.file(&hashed_key("third", 2 * MIB));
+    assert!(matches!(third.complete().await, Err(ContentError::NoRoom)));
+    cache.set_pinned([&pinned.item]);
+    third.complete().await.expect_err("what is pinned and what is open is too much");
+    let fourth = cache.file(&hashed_key("fourth", MIB / 2));
+    fourth.complete().await.expect("the other one went");
+    assert!(cache.file(&pinned).is_complete() && !cache.file(&other).is_complete());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_nobody_waits_for_is_fetched_behind_all_else_and_a_reader_does_not_wait_for_it() {
+    let dir = dir();
+    let (cache, fake) = cache(dir.path());
+    let key = hashed_key("a", 20 * MIB);
+    let file = cache.file(&key);
+    fake.script([Fault::Silence, Fault::Silence]);
+    let keeping = tokio::spawn({
+        let file = file.clone();
+        async move { file.complete_for(Urgency::Keep).await }
+    });
+    tokio::task::yield_now().await;
+    assert!(fake.log.lock().expect("not poisoned").iter().all(|(_, urgency)| *urgency == Urgency::Keep));
+    let began = tokio::time::Instant::now();
+    let range = ByteRange::new(0, 4096);
+    assert_eq!(file.read(range, &file.reader()).await.expect("read"), bytes_of(&key, range));
+    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+    keeping.await.expect("it ends").expect_err("nothing came");
+    file.complete_for(Urgency::Keep).await.expect("now it comes");
+    assert!(file.is_complete());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cache_that_is_over_its_bounds_is_made_smaller() {
+    let dir = dir();
+    let (cache, _) = cache(dir.path());
+    for number in 0..6 {
+        cache.file(&hashed_key(&format!("item {number}"), MIB)).complete().await.expect("fetched");
+    }
+    drop(cache);
+    let small = CacheConfig { max_bytes: 3 * MIB, ..config(dir.path()) };
+    let (cache, _) = cache_with(small.clone(), Disk::new());
+    cache.pin(&hashed_key("item 0", 1).item, true);
+    cache.trim().expect("trimmed");
+    assert!(cache.usage().bytes <= 3 * MIB && allocated(dir.path()) <= 3 * MIB, "{:?}", cache.usage());
+    assert!(cache.file(&hashed_key("item 0", MIB)).is_complete());
+    drop(cache);
+    let (cache, _) = cache_with(CacheConfig { max_bytes: 0, ..small }, Disk::new());
+    cache.pin(&hashed_key("item 0", 1).item, true);
+    cache.trim().expect("trimmed");
+    assert_eq!(cache.usage().files, 1, "as far as may be");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_file_larger_than_the_cache_streams_through() {
+    let dir = dir();
+    let (cache, fake) = cache_with(CacheConfig { max_bytes: 4 * MIB, ..config(dir.path()) }, Disk::new());
+    let small = hashed_key("small", MIB);
+    cache.file(&small).complete().await.expect("fetched");
+    let key = hashed_key("large", 20 * MIB);
+    let file = cache.file(&key);
+    let reader = file.reader();
+    for start in (0..20 * MIB).step_by(128 << 10) {
+        let range = ByteRange::at(start, 128 * KIB);
+        assert_eq!(file.read(range, &reader).await.expect("read"), bytes_of(&key, range));
+        assert!(cache.usage().bytes <= 4 * MIB);
+    }
+    assert!(fake.requests().len() <= 8, "no block is fetched twice: {:?}", fake.requests());
+    assert!(cache.file(&small).is_complete(), "it did not push everything else out");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_free_space_floor_holds() {
+    let dir = dir();
+    let (cache, _) =
+        cache_with(CacheConfig { min_free_bytes: u64::MAX / 2, ..config(dir.path()) }, Disk::new());
+    let key = hashed_key("a", MIB);
+    let file = cache.file(&key);
+    let range = ByteRange::new(0, MIB);
+    assert_eq!(file.read(range, &file.reader()).await.expect("read"), bytes_of(&key, range));
+    assert_eq!(cache.usage().bytes, 0);
+}
