@@ -398,6 +398,7 @@ impl Applier<'_> {
             };
         };
         if let Some(local) = &node.local {
+            tx.item_went(id, &remote.item)?;
             tx.set_remote(id, None)?;
             return Ok(!local.deleted && (local.content.is_some() || survivors));
         }
@@ -405,6 +406,7 @@ impl Applier<'_> {
             let place = node.known_place();
             let (parent, name) = place.unwrap_or((NodeId::ROOT, remote.name.clone()));
             let (parent, seq) = (circle::present(tx, parent)?, tx.next_sequence());
+            tx.item_went(id, &remote.item)?;
             tx.set_remote(id, None)?;
             tx.set_local(id, Some(&fresh_local(parent, name, now, seq)))?;
             return Ok(true);

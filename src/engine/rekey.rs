@@ -175,6 +175,7 @@ pub(super) fn rekey(
     }
     tx.set_remote(id, Some(view))?;
     tx.rename_conflicts(&old.item, &view.item)?;
+    tx.rename_pins(&old.item, &view.item)?;
     if let Some(base) = &node.base {
         let started_here = base == old && still_ours;
         let next =

@@ -16,6 +16,7 @@ mod epochs;
 mod kept;
 mod lock;
 mod log;
+mod pins;
 mod rows;
 mod salvage;
 mod schema;
@@ -24,7 +25,7 @@ mod types;
 mod walk;
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -36,6 +37,7 @@ use crate::model::{ItemId, NodeId};
 pub use conflicts::{Conflict, ConflictCause};
 pub use kept::Kept;
 pub use lock::StateLock;
+pub use pins::Pinned;
 pub use salvage::{Salvaged, StoreState, Unsent, salvage};
 pub use tx::{Committed, Tx, canonical};
 pub use types::*;
@@ -123,6 +125,10 @@ pub struct Store {
     path: PathBuf,
     /// Content that is listed as to be unlinked, and that somebody still needs.
     kept: kept::KeptContents,
+    /// Something is pinned.
+    has_pins: AtomicBool,
+    /// Counts the commits that changed something.
+    commits: tokio::sync::watch::Sender<u64>,
 }
 
 impl std::fmt::Debug for Store {
@@ -182,8 +188,11 @@ impl Store {
             disk,
             path,
             kept: kept::KeptContents::default(),
+            has_pins: AtomicBool::new(false),
+            commits: tokio::sync::watch::channel(0).0,
         };
         store.write(Durability::Process, |tx| tx.ensure_root())?;
+        store.has_pins.store(store.inspect(|tx| tx.has_pins())?, Ordering::Release);
         Ok(store)
     }
 
@@ -224,6 +233,7 @@ impl Store {
             .map_err(|error| self.failed(error.into()))?;
         let mut tx = Tx::new(transaction, self.sequence.load(Ordering::Acquire));
         let value = change(&mut tx)?;
+        let pins = if tx.pins_changed { Some(tx.has_pins()?) } else { None };
         let before = self.disk.before_commit("store.commit", &self.path);
         before.map_err(|source| self.failed(self.io(source)))?;
         self.epochs.turn(tx.changes());
@@ -231,6 +241,12 @@ impl Store {
         self.epochs.turn(&done.changes);
         self.sequence.store(done.sequence, Ordering::Release);
         self.cache.committed(done.coarse, &done.touched, &done.changes);
+        if let Some(pins) = pins {
+            self.has_pins.store(pins, Ordering::Release);
+        }
+        if pins.is_some() || !done.changes.is_empty() {
+            self.commits.send_modify(|count| *count += 1);
+        }
         Ok(Committed { value, changes: done.changes })
     }
 

@@ -8,7 +8,7 @@ use super::StoreError;
 const APPLICATION_ID: i32 = 0x4f44_4653;
 
 /// Each step brings the database from version `index` to `index + 1`; steps are never edited once released.
-const MIGRATIONS: &[&str] = &[V1, V2, V3, V4, V5, V6, V7, V8, V9];
+const MIGRATIONS: &[&str] = &[V1, V2, V3, V4, V5, V6, V7, V8, V9, V10];
 
 /// The newest format that this program knows.
 pub(super) const KNOWN: i64 = MIGRATIONS.len() as i64;
@@ -121,6 +121,12 @@ ALTER TABLE nodes ADD COLUMN seen_seq INTEGER NOT NULL DEFAULT 0;
 const V9: &str = "
 -- Nodes that are visible somewhere, counted as they come and go.
 INSERT OR REPLACE INTO meta(key, value) SELECT 'visible', count(*) FROM nodes WHERE parent IS NOT NULL;
+";
+
+const V10: &str = "
+-- What is to be kept on this machine: items, and rows of what the service does not have yet.
+CREATE TABLE pins(item TEXT PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE new_pins(id INTEGER PRIMARY KEY);
 ";
 
 /// Brings a fresh or older database to the present version; refuses a newer or foreign one.

@@ -401,3 +401,84 @@ fn an_item_introduced_at_once_is_the_same_as_step_by_step() {
     assert!(!at_once.write(Durability::Process, |tx| tx.introduce(NodeKind::File, &taken, None, 7)).unwrap());
     assert!(at_once.by_item(&taken.item).unwrap().is_none(), "the caller goes step by step");
 }
+
+#[test]
+fn a_pin_follows_its_item_and_reaches_what_is_below_it() {
+    let (dir, store) = store();
+    let (folder, inside, other, fresh) = store
+        .write(Durability::Process, |tx| {
+            let folder = tx.insert(NodeKind::Folder)?;
+            tx.set_remote(folder, Some(&view("F", NodeId::ROOT, "folder")))?;
+            let inside = file(tx, "I", folder, "inside")?;
+            let other = file(tx, "O", NodeId::ROOT, "other")?;
+            let fresh = tx.insert(NodeKind::File)?;
+            tx.set_local(fresh, Some(&local(NodeId::ROOT, "fresh")))?;
+            Ok((folder, inside, other, fresh))
+        })
+        .unwrap();
+    assert!(!store.has_pins());
+    let pin = |id| store.write(Durability::Process, |tx| tx.pin(id)).unwrap();
+    assert!(pin(folder) && pin(fresh) && !pin(folder));
+    let pinned = |id| store.pinned(id).unwrap();
+    assert_eq!(pinned(folder), Some(Pinned::Itself));
+    assert_eq!(pinned(inside), Some(Pinned::Within(folder)));
+    assert_eq!((pinned(other), pinned(NodeId::ROOT)), (None, None));
+    // Moved into it here, moved out of it there; sent; renamed.
+    store
+        .write(Durability::Process, |tx| {
+            tx.set_local(other, Some(&local(folder, "other")))?;
+            tx.set_remote(inside, Some(&view("I", NodeId::ROOT, "inside")))?;
+            tx.set_remote(fresh, Some(&view("N", NodeId::ROOT, "fresh")))?;
+            tx.set_local(fresh, None)?;
+            tx.set_remote(folder, Some(&view("F", NodeId::ROOT, "renamed")))
+        })
+        .unwrap();
+    assert_eq!((pinned(other), pinned(inside)), (Some(Pinned::Within(folder)), None));
+    // Another row takes the item, as when a program saves by renaming over it.
+    store
+        .write(Durability::Process, |tx| {
+            tx.set_remote(fresh, None)?;
+            tx.set_remote(inside, None)?;
+            tx.set_remote(inside, Some(&view("N", NodeId::ROOT, "fresh")))
+        })
+        .unwrap();
+    assert_eq!((pinned(fresh), pinned(inside)), (None, Some(Pinned::Itself)));
+    drop(store);
+    let store = Store::open(dir.path()).unwrap();
+    assert!(store.has_pins());
+    let mut below = Vec::new();
+    store
+        .inspect(|tx| {
+            let tops = tx.pins()?;
+            assert_eq!(tops, [folder, inside]);
+            tx.each_below(&tops, |node| below.push(node.id))
+        })
+        .unwrap();
+    below.sort();
+    assert_eq!(below, [folder, inside, other]);
+    store
+        .write(Durability::Process, |tx| {
+            tx.rename_pins(&ItemId::new("N"), &ItemId::new("N2"))?;
+            tx.set_remote(inside, Some(&view("N2", NodeId::ROOT, "fresh")))
+        })
+        .unwrap();
+    assert_eq!(store.pinned(inside).unwrap(), Some(Pinned::Itself));
+    // Deleted there while it is changed here: it is made again, and pinned as it was.
+    store
+        .write(Durability::Process, |tx| {
+            tx.set_local(inside, Some(&local(NodeId::ROOT, "fresh")))?;
+            tx.item_went(inside, &ItemId::new("N2"))?;
+            tx.set_remote(inside, None)?;
+            tx.set_remote(inside, Some(&view("N3", NodeId::ROOT, "fresh")))
+        })
+        .unwrap();
+    assert_eq!(store.pinned(inside).unwrap(), Some(Pinned::Itself));
+    assert!(store.write(Durability::Process, |tx| tx.unpin(inside)).unwrap());
+    store
+        .write(Durability::Process, |tx| {
+            tx.remove(other)?;
+            tx.remove(folder)
+        })
+        .unwrap();
+    assert!(store.inspect(|tx| tx.pins()).unwrap().is_empty());
+}

@@ -21,6 +21,8 @@ pub struct Tx<'a> {
     sequence: u64,
     /// Nodes that became visible, less those that are no more.
     appeared: i64,
+    /// Something was pinned, or is no more.
+    pub(super) pins_changed: bool,
     touched: BTreeSet<NodeId>,
     changes: BTreeSet<Change>,
 }
@@ -43,7 +45,14 @@ pub(super) struct Done {
 
 impl<'a> Tx<'a> {
     pub(super) fn new(db: Transaction<'a>, sequence: u64) -> Self {
-        Self { db, sequence, appeared: 0, touched: BTreeSet::new(), changes: BTreeSet::new() }
+        Self {
+            db,
+            sequence,
+            appeared: 0,
+            pins_changed: false,
+            touched: BTreeSet::new(),
+            changes: BTreeSet::new(),
+        }
     }
 
     pub(super) fn commit(self) -> Result<Done, StoreError> {
@@ -313,13 +322,15 @@ impl<'a> Tx<'a> {
     /// Replaces the remote view. `None`: no such item on the service.
     pub fn set_remote(&mut self, id: NodeId, view: Option<&RemoteView>) -> Result<(), StoreError> {
         match view {
-            Some(view) => self.write_view(
-                "UPDATE nodes SET item = ?2, r_parent = ?3, r_name = ?4, r_size = ?5, r_mtime = ?6,
+            Some(view) => self
+                .write_view(
+                    "UPDATE nodes SET item = ?2, r_parent = ?3, r_name = ?4, r_size = ?5, r_mtime = ?6,
                  r_btime = ?7, r_etag = ?8, r_ctag = ?9, r_quick = ?10, r_sha1 = ?11, r_sha256 = ?12,
                  r_flags = ?13 WHERE id = ?1",
-                id,
-                view,
-            )?,
+                    id,
+                    view,
+                )
+                .and_then(|()| self.item_came(id, &view.item))?,
             None => {
                 self.db
                     .prepare_cached(
@@ -613,6 +624,7 @@ impl<'a> Tx<'a> {
     pub fn remove(&mut self, id: NodeId) -> Result<(), StoreError> {
         let old = self.visible(id)?;
         self.drop_content(id, None)?;
+        self.drop_pin(id)?;
         for table in ["local", "base", "attrs", "xattrs", "former", "conflicts"] {
             self.db.prepare_cached(&format!("DELETE FROM {table} WHERE id = ?1"))?.execute([id.0])?;
         }
