@@ -27,13 +27,16 @@ mod follow;
 mod fragments;
 mod guard;
 mod held;
+mod here;
 mod identity;
+mod keep;
 mod labels;
 mod missing;
 mod mutant;
 mod observe;
 mod op;
 mod open;
+mod pins;
 pub mod planner;
 mod power;
 mod precondition;
@@ -77,9 +80,12 @@ pub use copies::{ConflictCopy, CopyState, Keep, SettleError};
 pub use drain::LeftBelow;
 pub use error::EngineError;
 pub use fetch::{GraphFetch, SharedFetch};
+pub use here::{Freed, Held, HeldFile};
+pub use keep::Refusal;
 pub use mutant::Mutant;
 pub use observe::DEFAULT_POLL;
 pub use open::{Access, OpenNodes};
+pub use pins::{NoRoom, PinError, PinState};
 pub use progress::{Estimate, Reading};
 pub use status::{EngineStatus, State, UploadProgress, Waiting};
 pub use upload::UploadSizes;
@@ -194,6 +200,7 @@ struct Inner {
     freshness: follow::Freshness,
     walks: walk::Walks,
     pace: progress::Pace,
+    pins: pins::Pins,
     /// Notified when the set of unsent changes may have shrunk.
     progress: Notify,
     hurry: AtomicU32,
@@ -251,6 +258,9 @@ impl Engine {
     /// Puts an engine together; nothing runs before [`Engine::start`].
     pub fn new(parts: Parts) -> Self {
         let Parts { store, cache, staging, graph, fetch, clock, drive, sink, blocking, config } = parts;
+        if store.has_pins() {
+            cache.await_pins();
+        }
         let quota = Mutex::new(drive.quota);
         Self(Arc::new(Inner {
             changes: Arc::new(Semaphore::new(config.parallel_changes)),
@@ -274,6 +284,7 @@ impl Engine {
             freshness: follow::Freshness::default(),
             walks: walk::Walks::default(),
             pace: progress::Pace::default(),
+            pins: pins::Pins::default(),
             progress: Notify::new(),
             hurry: AtomicU32::new(0),
             looked: AtomicU64::new(0),
@@ -308,6 +319,7 @@ impl Engine {
             async move { engine?.missing(&item, missing::For::Reader).await }.boxed()
         }));
         tokio::spawn(self.clone().observe_changes());
+        tokio::spawn(self.clone().keep_pinned());
         // The channel tells of whole drives, to those who may see them.
         if self.0.config.push && self.0.config.top.is_none() {
             tokio::spawn(self.clone().gather_told());
@@ -519,6 +531,7 @@ impl Inner {
             tracing::info!(from = ?link.state, to = ?next, "the service answers");
             *link = Link { state: next, trouble: None };
             self.wake.notify_one();
+            self.pins.nudge();
         }
     }
 

@@ -32,6 +32,9 @@ impl Engine {
         self.0.clean_up()?;
         self.0.distrust_after_power_cut()?;
         self.0.measure()?;
+        if self.0.store.has_pins() {
+            self.0.store.write(Durability::Process, |tx| tx.forget_lost_pins())?;
+        }
         let named: BTreeSet<u64> = self.0.store.staged()?.into_iter().chain(self.0.store.kept()?).collect();
         let entries = self.0.staging.list()?;
         if let Some(last) = entries.last() {

@@ -72,6 +72,9 @@ pub trait Drive: Send + Sync + 'static {
     /// Waits until the folder's children are all known; ready at the first poll if they are.
     fn ensure_listed(&self, folder: NodeId) -> impl Future<Output = Result<(), VfsError>> + Send;
 
+    /// Keeps the content of the node, and of all below it, on this machine from here on, or no longer.
+    fn set_pinned(&self, node: NodeId, pinned: bool) -> impl Future<Output = Result<(), VfsError>> + Send;
+
     /// Waits until the node has nothing unsent, or cannot be sent.
     fn settled(&self, node: NodeId) -> impl Future<Output = Result<(), VfsError>> + Send;
 }

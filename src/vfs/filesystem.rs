@@ -157,6 +157,9 @@ impl<D: Drive> Filesystem for Vfs<D> {
         mode: XattrMode,
     ) -> Result<(), VfsError> {
         self.may_change()?;
+        if super::xattr::is_pin(name) {
+            return self.write_pin(self.id(ino)?, value, mode).await;
+        }
         self.write_xattr(self.id(ino)?, name, value, mode)
     }
 
@@ -170,6 +173,9 @@ impl<D: Drive> Filesystem for Vfs<D> {
 
     async fn removexattr(&self, _caller: Caller, ino: Ino, name: &OsStr) -> Result<(), VfsError> {
         self.may_change()?;
+        if super::xattr::is_pin(name) {
+            return self.drop_pin(self.id(ino)?).await;
+        }
         self.drop_xattr(self.id(ino)?, name)
     }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::{Drive, VfsError};
 use crate::clock::Clock;
 use crate::content::{Cache, ContentKey, Staging};
-use crate::engine::{Access, Engine, EngineError};
+use crate::engine::{Access, Engine, EngineError, PinError};
 use crate::graph::GraphError;
 use crate::model::{ContentVersion, DriveId, DriveType, NodeId, Quota};
 use crate::store::{Change, Node, ParkKind, Store};
@@ -89,6 +89,17 @@ impl Drive for Engine {
         async move { Ok(Engine::ensure_listed(&engine, folder).await?) }
     }
 
+    fn set_pinned(&self, node: NodeId, pinned: bool) -> impl Future<Output = Result<(), VfsError>> + Send {
+        let engine = self.clone();
+        async move {
+            match pinned {
+                true => Engine::pin(&engine, &[node]).await?,
+                false => drop(Engine::unpin(&engine, node).await?),
+            }
+            Ok(())
+        }
+    }
+
     fn settled(&self, node: NodeId) -> impl Future<Output = Result<(), VfsError>> + Send {
         let engine = self.clone();
         async move { Ok(Engine::settled(&engine, node).await?) }
@@ -108,6 +119,17 @@ impl From<EngineError> for VfsError {
             EngineError::Offline => Self::Offline,
             EngineError::Deadline => Self::Deadline,
             EngineError::NotFound => Self::Stale,
+        }
+    }
+}
+
+impl From<PinError> for VfsError {
+    fn from(error: PinError) -> Self {
+        match error {
+            PinError::NoRoom(_) => Self::NoSpace,
+            PinError::NoContent => Self::NotSupported,
+            PinError::Within(_) => Self::NotPermitted,
+            PinError::Store(error) => error.into(),
         }
     }
 }

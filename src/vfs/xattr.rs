@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use super::{Drive, Vfs, VfsError, XattrMode};
 use crate::model::hash::{quick_xor_to_base64, to_hex};
 use crate::model::{Hashes, NodeId};
-use crate::store::{Durability, Node};
+use crate::store::{Durability, Node, Pinned};
 
 /// Prefix of what the service says of an item.
 const OURS: &[u8] = b"user.onedrive.";
@@ -16,11 +16,21 @@ const VALUE_MAX: usize = 64 << 10;
 /// The computed attributes, in the order they are listed.
 const COMPUTED: &[&str] = &["id", "drive", "etag", "ctag", "weburl", "hash", "state"];
 
+/// Says whether the content is kept here; to set or to remove it is to pin or to unpin.
+const PINNED: &[u8] = b"user.onedrive.pinned";
+
+/// Whether an attribute of this name pins.
+pub(super) fn is_pin(name: &OsStr) -> bool {
+    name.as_bytes() == PINNED
+}
+
 /// What may be done with an attribute of this name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Class {
     /// Computed here; index into [`COMPUTED`].
     Computed(usize),
+    /// [`PINNED`].
+    Pinned,
     /// Kept in the store.
     Kept,
     /// Never there, asked for all the time by the kernel (`security.capability` before each write) or remembered by
@@ -31,6 +41,9 @@ enum Class {
 }
 
 fn classify(name: &[u8]) -> Class {
+    if name == PINNED {
+        return Class::Pinned;
+    }
     if let Some(rest) = name.strip_prefix(OURS) {
         let known = COMPUTED.iter().position(|known| known.as_bytes() == rest);
         return known.map_or(Class::Absent, Class::Computed);
@@ -51,6 +64,11 @@ impl<D: Drive> Vfs<D> {
                 let node = self.node(id)?;
                 self.computed(&node, COMPUTED[index]).map(String::into_bytes).ok_or(VfsError::NoAttribute)
             }
+            Class::Pinned => match self.drive.store().pinned(id)? {
+                Some(Pinned::Itself) => Ok(b"1".to_vec()),
+                Some(Pinned::Within(_)) => Ok(b"inherited".to_vec()),
+                None => Err(VfsError::NoAttribute),
+            },
             Class::Kept => self.drive.store().xattr(id, name.as_bytes())?.ok_or(VfsError::NoAttribute),
             Class::Absent => Err(VfsError::NoAttribute),
             Class::Unsupported => Err(VfsError::NotSupported),
@@ -66,6 +84,10 @@ impl<D: Drive> Vfs<D> {
                 list.extend_from_slice(what.as_bytes());
                 list.push(0);
             }
+        }
+        if self.drive.store().pinned(id)?.is_some() {
+            list.extend_from_slice(PINNED);
+            list.push(0);
         }
         for name in self.drive.store().xattr_names(id)? {
             list.extend_from_slice(&name);
@@ -111,7 +133,7 @@ impl<D: Drive> Vfs<D> {
         match classify(name) {
             Class::Kept => {}
             Class::Absent => return Err(VfsError::NoAttribute),
-            Class::Computed(_) | Class::Unsupported => return Err(VfsError::NotSupported),
+            Class::Computed(_) | Class::Pinned | Class::Unsupported => return Err(VfsError::NotSupported),
         }
         let now = self.now();
         let removed = self.drive.store().write(Durability::Process, |tx| {
@@ -119,6 +141,28 @@ impl<D: Drive> Vfs<D> {
             tx.remove_xattr(id, name)
         })?;
         if removed { Ok(()) } else { Err(VfsError::NoAttribute) }
+    }
+
+    /// Pins where the value says so (`1`, or nothing), unpins where it says `0`.
+    pub(super) async fn write_pin(&self, id: NodeId, value: &[u8], mode: XattrMode) -> Result<(), VfsError> {
+        let pinned = match value {
+            b"" | b"1" => true,
+            b"0" => false,
+            _ => return Err(VfsError::Invalid),
+        };
+        let own = self.drive.store().pinned(id)? == Some(Pinned::Itself);
+        match (mode, own) {
+            (XattrMode::Create, true) => Err(VfsError::Exists),
+            (XattrMode::Replace, false) => Err(VfsError::NoAttribute),
+            _ => self.drive.set_pinned(id, pinned).await,
+        }
+    }
+
+    pub(super) async fn drop_pin(&self, id: NodeId) -> Result<(), VfsError> {
+        match self.drive.store().pinned(id)? {
+            None => Err(VfsError::NoAttribute),
+            Some(_) => self.drive.set_pinned(id, false).await,
+        }
     }
 
     fn computed(&self, node: &Node, what: &str) -> Option<String> {
@@ -165,6 +209,7 @@ mod tests {
         let cases = [
             ("user.onedrive.id", Class::Computed(0)),
             ("user.onedrive.state", Class::Computed(6)),
+            ("user.onedrive.pinned", Class::Pinned),
             ("user.onedrive.nonsense", Class::Absent),
             ("user.comment", Class::Kept),
             ("trusted.overlay.opaque", Class::Kept),

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use super::catalog::To;
 use super::{Forest, Outside, Owner, Place, to_the_end};
 use crate::model::{Ino, NodeId};
+use crate::vfs::xattr::is_pin;
 use crate::vfs::{
     Allocate, Attr, Caller, DirEntry, Entry, FileType, Filesystem, Handle, Lookup, NAME_MAX, OpenFlags,
     Opened, OpenedDir, RenameMode, Seek, SetAttr, StatFs, UNKNOWN_SPACE, Vfs, VfsError, XattrMode,
@@ -46,6 +47,14 @@ impl<O: Outside> Forest<O> {
             Owner::Closed if ino.node() == NodeId::ROOT && ino.slot() != 0 => Ok(None),
             Owner::Closed => self.open(ino.slot()).await.map(Some),
         }
+    }
+
+    /// As [`Forest::of`], for an attribute: what is pinned of a shortcut is what it leads to.
+    async fn of_attribute(&self, ino: Ino, name: &OsStr) -> Result<(Arc<Vfs<O::Drive>>, Ino), VfsError> {
+        if !is_pin(name) {
+            return Ok((self.of(ino).await?, ino));
+        }
+        self.changeable(ino).await
     }
 
     /// Attributes of what is made up, and of roots that nobody went into.
@@ -322,11 +331,13 @@ impl<O: Outside> Filesystem for Forest<O> {
         value: &[u8],
         mode: XattrMode,
     ) -> Result<(), VfsError> {
-        self.of(ino).await?.setxattr(caller, ino, name, value, mode).await
+        let (files, ino) = self.of_attribute(ino, name).await?;
+        files.setxattr(caller, ino, name, value, mode).await
     }
 
     async fn getxattr(&self, ino: Ino, name: &OsStr) -> Result<Vec<u8>, VfsError> {
         let files = self.attributed(ino).await?.ok_or(VfsError::NoAttribute)?;
+        let (files, ino) = if is_pin(name) { self.changeable(ino).await? } else { (files, ino) };
         files.getxattr(ino, name).await
     }
 
@@ -338,7 +349,8 @@ impl<O: Outside> Filesystem for Forest<O> {
     }
 
     async fn removexattr(&self, caller: Caller, ino: Ino, name: &OsStr) -> Result<(), VfsError> {
-        self.of(ino).await?.removexattr(caller, ino, name).await
+        let (files, ino) = self.of_attribute(ino, name).await?;
+        files.removexattr(caller, ino, name).await
     }
 
     async fn fallocate(

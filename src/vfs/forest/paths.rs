@@ -63,6 +63,17 @@ impl<O: Outside> Forest<O> {
         Ok(Shown::In(slot, child.ok_or(VfsError::NotFound)?.id))
     }
 
+    /// What `path` leads to in a drive, which is put together now if it is not yet; of a shortcut, what is behind it.
+    /// None above the drives.
+    pub async fn part_at(&self, path: &Path) -> Result<Option<Part<O::Drive>>, VfsError> {
+        let Shown::In(slot, node) = self.find(path)? else { return Ok(None) };
+        let files = self.open(slot).await?;
+        let Some(item) = files.shortcut(node)? else { return Ok(Some(self.part(slot, &files, node))) };
+        let slot = self.behind(slot, &files, item).await?;
+        let files = self.open(slot).await?;
+        Ok(Some(self.part(slot, &files, NodeId::ROOT)))
+    }
+
     /// The parts of open drives at or below `path`, also those behind shortcuts there.
     pub fn parts(&self, path: &Path) -> Result<Vec<Part<O::Drive>>, VfsError> {
         let shown = self.find(path)?;

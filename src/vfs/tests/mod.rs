@@ -164,6 +164,11 @@ impl Drive for TestDrive {
         tokio::task::yield_now().await;
         Ok(self.store.write(Durability::Process, |tx| tx.set_listed(folder, true))?)
     }
+    async fn set_pinned(&self, node: NodeId, pinned: bool) -> Result<(), VfsError> {
+        let change = |tx: &mut Tx<'_>| if pinned { tx.pin(node) } else { tx.unpin(node) };
+        self.store.write(Durability::Process, change).map(drop)?;
+        Ok(())
+    }
     async fn settled(&self, node: NodeId) -> Result<(), VfsError> {
         assert!(!self.has_writer(node), "what a writer holds is never sent: this would wait for ever");
         Ok(())
