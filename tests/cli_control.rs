@@ -8,8 +8,9 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use onedrivefs::config::Environment;
 use onedrivefs::daemon::control::{
-    CacheUse, ConflictCause, ConflictLine, ControlError, ControlHandler, Keep, MountState, Outcome, ParkKind,
-    Parked, Progress, ProgressSink, RequestCounts, Server, Status, WirePath,
+    CacheUse, CacheView, ConflictCause, ConflictLine, ControlError, ControlHandler, FreeOutcome, Keep,
+    MountState, Outcome, ParkKind, Parked, PinOutcome, Progress, ProgressSink, RequestCounts, Server, Status,
+    TroubleLine, WirePath,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -71,6 +72,47 @@ impl ControlHandler for Fake {
         self.asked.lock().unwrap().push(format!("unmount {drain:?}{how}"));
         self.shutdown.cancel();
         Box::pin(async { Ok(self.outcome.clone()) })
+    }
+
+    fn pin(
+        &self,
+        path: PathBuf,
+        wait: bool,
+        _: ProgressSink,
+    ) -> BoxFuture<'_, Result<PinOutcome, ControlError>> {
+        self.asked.lock().unwrap().push(format!("pin {} {wait}", path.display()));
+        let missing = u64::from(!wait) + 1;
+        Box::pin(async move {
+            Ok(PinOutcome {
+                files: 3,
+                bytes: 3 << 20,
+                missing_files: missing,
+                missing_bytes: missing << 20,
+                waits_for: Some("offline".into()),
+                ..PinOutcome::default()
+            })
+        })
+    }
+
+    fn unpin(&self, path: PathBuf) -> BoxFuture<'_, Result<u64, ControlError>> {
+        self.asked.lock().unwrap().push(format!("unpin {}", path.display()));
+        Box::pin(async { Ok(0) })
+    }
+
+    fn free(&self, path: PathBuf) -> BoxFuture<'_, Result<FreeOutcome, ControlError>> {
+        self.asked.lock().unwrap().push(format!("free {}", path.display()));
+        let line =
+            TroubleLine { path: WirePath("a".into()), why: "it is pinned".into(), remedy: "unpin it".into() };
+        Box::pin(async move {
+            Ok(FreeOutcome { files: 2, bytes: 1 << 20, refused: vec![line], refused_files: 1 })
+        })
+    }
+
+    fn cache(&self, path: PathBuf, list: bool) -> BoxFuture<'_, Result<Vec<CacheView>, ControlError>> {
+        self.asked.lock().unwrap().push(format!("cache {} {list}", path.display()));
+        Box::pin(async {
+            Ok(vec![CacheView { used: 5, pinned: vec![WirePath("a".into())], ..CacheView::default() }])
+        })
     }
 
     fn refresh(&self, path: PathBuf) -> BoxFuture<'_, Result<(), ControlError>> {
@@ -271,6 +313,38 @@ fn each_conflict_is_settled_and_the_first_failure_is_the_exit_code() {
             format!("settle {name} Local")
         ]
     );
+}
+
+#[test]
+fn all_paths_are_pinned_before_any_is_waited_for_and_what_is_queued_is_said() {
+    let running = Running::start(Outcome::default());
+    let (one, other) = (running.mountpoint.join("thesis"), running.mountpoint.join("b"));
+    let (stdout, stderr, code) = text(&running.run(&[&"pin", &one, &other]));
+    assert_eq!((stderr.as_str(), code), ("", 6));
+    assert!(
+        stdout.contains("1.0 MiB of 1 file to fetch: queued until the service can be reached"),
+        "{stdout}"
+    );
+    let (stdout, _, code) = text(&running.run(&[&"pin", &"--no-wait", &"--json", &one]));
+    let told: serde_json::Value = serde_json::from_str(&stdout).unwrap();
+    assert_eq!((&told[0]["missing_files"], code), (&2.into(), 0));
+    let asked = ["pin thesis false", "pin b false", "pin thesis true", "pin b true", "pin thesis false"];
+    assert_eq!(running.asked(), asked);
+}
+
+#[test]
+fn what_is_not_freed_is_named_on_stderr_and_the_cache_is_shown_with_paths_of_the_machine() {
+    let running = Running::start(Outcome::default());
+    let inside = running.mountpoint.join("thesis");
+    let (stdout, stderr, code) = text(&running.run(&[&"free", &inside]));
+    assert_eq!((stdout.as_str(), code), ("1.0 MiB of 2 files freed\n", 7));
+    assert_eq!(stderr, "onedrivefs: a: it is pinned; unpin it\n");
+    assert_eq!(text(&running.run(&[&"unpin", &inside])).0, "nothing was pinned there\n");
+    let (stdout, _, code) = text(&running.run(&[&"cache", &"--json", &"--list", &inside]));
+    let told: serde_json::Value = serde_json::from_str(&stdout).unwrap();
+    assert_eq!((&told[0]["used"], code), (&5.into(), 0));
+    assert_eq!(told[0]["pinned"][0], running.mountpoint.join("a").to_str().unwrap());
+    assert_eq!(running.asked(), ["free thesis", "unpin thesis", "cache thesis true"]);
 }
 
 #[test]

@@ -1,14 +1,17 @@
 //! The command line: one file per command, arguments in, words out; no logic of its own.
 
+mod cache;
 mod completions;
 mod confirm;
 mod conflicts;
 mod demo;
 mod emulator;
+mod free;
 mod man;
 mod mount;
 mod mountpoint;
 mod output;
+mod pin;
 mod refresh;
 mod rescue;
 mod retry;
@@ -17,6 +20,7 @@ mod status;
 mod sync;
 mod target;
 mod umount;
+mod unpin;
 
 use std::ffi::OsString;
 
@@ -51,6 +55,10 @@ enum Command {
     Retry(retry::Args),
     Conflicts(conflicts::Args),
     Rescue(rescue::Args),
+    Pin(pin::Args),
+    Unpin(unpin::Args),
+    Free(free::Args),
+    Cache(cache::Args),
     Confirm(confirm::Args),
     Demo(demo::Args),
     Emulator(Box<emulator::Args>),
@@ -85,6 +93,10 @@ fn execute(command: Command) -> Result<u8, CliError> {
         Command::Retry(args) => retry::run(&args),
         Command::Conflicts(args) => conflicts::run(&args),
         Command::Rescue(args) => rescue::run(&args),
+        Command::Pin(args) => pin::run(&args),
+        Command::Unpin(args) => unpin::run(&args),
+        Command::Free(args) => free::run(&args),
+        Command::Cache(args) => cache::run(&args),
         Command::Confirm(args) => confirm::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Emulator(args) => emulator::run(*args),

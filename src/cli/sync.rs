@@ -56,10 +56,16 @@ pub fn run(args: &Args) -> Result<u8, CliError> {
 }
 
 /// A progress bar on stderr; nothing where stderr is no terminal.
-pub struct Bar(ProgressBar);
+pub struct Bar(ProgressBar, &'static str);
 
 impl Bar {
+    /// Of what is sent.
     pub fn new() -> Self {
+        Self::of("unsent")
+    }
+
+    /// Of what is left, which is called so.
+    pub fn of(left: &'static str) -> Self {
         let terminal = std::io::stderr().is_terminal();
         let target = if terminal { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
         let bar = ProgressBar::with_draw_target(Some(0), target);
@@ -67,14 +73,14 @@ impl Bar {
         if let Ok(style) = ProgressStyle::with_template(template) {
             bar.set_style(style);
         }
-        Self(bar)
+        Self(bar, left)
     }
 
     pub fn show(&mut self, progress: &Progress) {
         self.0.set_length(progress.total);
         self.0.set_position(progress.sent);
         let current = progress.current.as_deref().unwrap_or_default();
-        self.0.set_message(format!("{} unsent  {current}", progress.pending));
+        self.0.set_message(format!("{} {}  {current}", progress.pending, self.1));
     }
 
     pub fn clear(self) {

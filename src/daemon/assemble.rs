@@ -145,16 +145,16 @@ pub(super) fn plant(
     Ok(Planted { files, lock })
 }
 
-/// Whether something in this state is to be sent. Asks nobody; false where another daemon has it.
-pub(super) fn has_unsent(shared: &Shared, state: &Path) -> bool {
+/// Whether something in this state is to be sent, or kept here. Asks nobody; false where another daemon has it.
+pub(super) fn is_unfinished(shared: &Shared, state: &Path) -> bool {
     if !state.join("store.sqlite").is_file() {
         return false;
     }
     let _one = shared.looking.lock().unwrap_or_else(PoisonError::into_inner);
     let Ok(_lock) = StateLock::take(state) else { return false };
-    let counted = Store::open(state).and_then(|store| store.dirty_counts());
+    let counted = Store::open(state).and_then(|store| Ok((store.dirty_counts()?, store.has_pins())));
     match counted {
-        Ok(counts) => counts.pending > 0,
+        Ok((counts, has_pins)) => counts.pending > 0 || has_pins,
         // Whoever opens it says what is wrong.
         Err(_) => true,
     }

@@ -5,11 +5,13 @@
 //! next request may follow. The protocol carries a version; another one is refused with both numbers.
 
 mod client;
+mod keeping;
 mod place;
 mod protocol;
 mod server;
 
 pub use client::{Client, Found, Presence, find_all};
+pub use keeping::{CacheView, FreeOutcome, HeldLine, NoRoomLine, PinOutcome, TroubleLine};
 pub use place::{candidates, escape, runtime_dir, socket_name};
 pub use protocol::{
     Answer, CacheUse, ConflictCause, ConflictLine, ControlError, DriveLine, DriveStatus, Estimate, Keep,

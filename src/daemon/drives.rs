@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::assemble::{
-    NotFound, Planted, Shared, disk_error, find_drive, has_unsent, keep_log_short, known_drive, make_private,
-    no_drive, plant, replace_file, service_error, store_error, vfs_config,
+    NotFound, Planted, Shared, disk_error, find_drive, is_unfinished, keep_log_short, known_drive,
+    make_private, no_drive, plant, replace_file, service_error, store_error, vfs_config,
 };
 use super::{DaemonError, exit};
 use crate::auth::TokenSource;
@@ -234,17 +234,17 @@ impl Drives {
         Ok(None)
     }
 
-    /// The slots of which something was left unsent.
-    pub fn unsent(&self, files: &Files) -> Vec<u16> {
+    /// The slots of which something was left unsent, or is pinned.
+    pub fn unfinished(&self, files: &Files) -> Vec<u16> {
         let open: BTreeSet<u16> = files.opened().iter().map(|(slot, _)| *slot).collect();
         let catalog = files.catalog();
         let closed = catalog.targets().filter(|(slot, _)| !open.contains(slot));
         let unsent = closed.filter(|(_, target)| match target {
             Target::Named(name) => known_drive(&self.shared, name)
-                .is_some_and(|drive| has_unsent(&self.shared, &self.shared.state_of(&drive.id, None))),
-            Target::Drive { id, .. } => has_unsent(&self.shared, &self.shared.state_of(id, None)),
+                .is_some_and(|drive| is_unfinished(&self.shared, &self.shared.state_of(&drive.id, None))),
+            Target::Drive { id, .. } => is_unfinished(&self.shared, &self.shared.state_of(id, None)),
             Target::Folder { drive, item, .. } => {
-                has_unsent(&self.shared, &self.shared.state_of(drive, Some(item)))
+                is_unfinished(&self.shared, &self.shared.state_of(drive, Some(item)))
             }
         });
         unsent.map(|(slot, _)| slot).collect()

@@ -8,12 +8,13 @@ use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, join_all};
 
 use super::control::{
-    CacheUse, ConflictLine, ControlError, ControlHandler, DriveLine, DriveStatus, Estimate, Keep, MountState,
-    Outcome, ProgressSink, Reading, RequestCounts, Status, Upload, WirePath,
+    CacheUse, CacheView, ConflictLine, ControlError, ControlHandler, DriveLine, DriveStatus, Estimate,
+    FreeOutcome, Keep, MountState, Outcome, PinOutcome, ProgressSink, Reading, RequestCounts, Status, Upload,
+    WirePath,
 };
 use super::drives::{Drives, Files};
 use super::report::{parked, waits};
-use super::{exit, mounts, settling};
+use super::{exit, keeping, mounts, settling};
 use crate::config::MountSettings;
 use crate::engine::{self, Engine, EngineError, EngineStatus, SettleError, State, Waiting};
 use crate::fuse::{MountedSession, Unmount};
@@ -36,7 +37,7 @@ pub(super) struct Handler {
 }
 
 /// A part of a drive that a path means.
-type DrivePart = Part<Engine>;
+pub(super) type DrivePart = Part<Engine>;
 
 /// How long the daemon sends what is unsent once the mount has ended.
 #[derive(Debug)]
@@ -67,9 +68,26 @@ impl Handler {
         Self { files, drives, settings, session, drain }
     }
 
+    /// A path in the mount, as people write it.
+    fn at(&self, path: &Path) -> PathBuf {
+        let mut whole = self.settings.mountpoint.clone();
+        whole.extend(path.components());
+        whole
+    }
+
     /// The parts of open drives at or below `path`.
     fn parts(&self, path: &Path) -> Result<Vec<DrivePart>, ControlError> {
         self.files.parts(path).map_err(|problem| match problem {
+            VfsError::NotFound => {
+                error(path.display(), "there is no such file", "check the path", exit::USAGE)
+            }
+            problem => failed(&problem),
+        })
+    }
+
+    /// What `path` means in a drive; none above the drives.
+    async fn part_at(&self, path: &Path) -> Result<Option<DrivePart>, ControlError> {
+        self.files.part_at(path).await.map_err(|problem| match problem {
             VfsError::NotFound => {
                 error(path.display(), "there is no such file", "check the path", exit::USAGE)
             }
@@ -409,6 +427,59 @@ impl ControlHandler for Handler {
         }
         .boxed()
     }
+
+    fn pin(
+        &self,
+        path: PathBuf,
+        wait: bool,
+        progress: ProgressSink,
+    ) -> BoxFuture<'_, Result<PinOutcome, ControlError>> {
+        async move {
+            let part = self.part_at(&path).await?.ok_or_else(|| {
+                let why = "several drives are below it";
+                error(self.at(&path).display(), why, "pin a drive, or something in one", exit::USAGE)
+            })?;
+            keeping::pin(&self.at(&path), &part, wait, &progress).await
+        }
+        .boxed()
+    }
+
+    fn unpin(&self, path: PathBuf) -> BoxFuture<'_, Result<u64, ControlError>> {
+        async move {
+            let mut count = 0;
+            let parts = match self.part_at(&path).await? {
+                Some(part) => vec![part],
+                None => self.parts(&path)?,
+            };
+            for part in parts {
+                count += keeping::unpin(&self.at(&path), &part).await?;
+            }
+            Ok(count)
+        }
+        .boxed()
+    }
+
+    fn free(&self, path: PathBuf) -> BoxFuture<'_, Result<FreeOutcome, ControlError>> {
+        async move {
+            let mut all = FreeOutcome::default();
+            for part in self.parts(&path)? {
+                keeping::free(&part, &mut all).await?;
+            }
+            Ok(all)
+        }
+        .boxed()
+    }
+
+    fn cache(&self, path: PathBuf, list: bool) -> BoxFuture<'_, Result<Vec<CacheView>, ControlError>> {
+        async move {
+            let mut all = Vec::new();
+            for part in self.parts(&path)? {
+                all.push(keeping::view(&part, self.settings.min_free, list).await?);
+            }
+            Ok(all)
+        }
+        .boxed()
+    }
 }
 
 fn state(state: State) -> MountState {
@@ -449,11 +520,11 @@ fn empty_status(error: &EngineError) -> EngineStatus {
     }
 }
 
-fn failed(problem: &dyn std::fmt::Display) -> ControlError {
+pub(super) fn failed(problem: &dyn std::fmt::Display) -> ControlError {
     error("the mount", problem, "see its log", exit::FAILURE)
 }
 
-fn error(
+pub(super) fn error(
     what: impl std::fmt::Display,
     why: impl std::fmt::Display,
     remedy: impl std::fmt::Display,

@@ -74,7 +74,7 @@ pub(super) fn serve(
     runtime.block_on(async {
         let files = assembled.files.clone();
         assembled.drives.start();
-        let unsent = tokio::spawn(open_unsent(Arc::clone(&assembled.drives), files.clone()));
+        let unsent = tokio::spawn(open_unfinished(Arc::clone(&assembled.drives), files.clone()));
         let refreshing = tokio::spawn(refresh_on_signal(signals.take_refresh()?, files.clone()));
         let shutdown = CancellationToken::new();
         let limit = DrainLimit::new(settings.drain_timeout);
@@ -148,10 +148,11 @@ fn close(files: &Files) -> Result<(), DaemonError> {
     worst
 }
 
-/// Has the drives sent from of which an earlier mount left something unsent, though nobody goes into them.
-async fn open_unsent(drives: Arc<Drives>, files: Files) {
+/// Has the drives at work of which an earlier mount left something unsent, or something is pinned, though nobody goes
+/// into them.
+async fn open_unfinished(drives: Arc<Drives>, files: Files) {
     let all = files.clone();
-    let found = tokio::task::spawn_blocking(move || drives.unsent(&all)).await;
+    let found = tokio::task::spawn_blocking(move || drives.unfinished(&all)).await;
     for slot in found.unwrap_or_default() {
         if let Err(error) = files.open(slot).await {
             tracing::error!(slot, %error, "what is unsent of an earlier mount stays so: its drive cannot be opened");

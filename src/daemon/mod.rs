@@ -6,6 +6,7 @@ mod demo;
 mod drives;
 pub mod exit;
 mod handler;
+mod keeping;
 mod lifecycle;
 pub mod mounts;
 mod report;

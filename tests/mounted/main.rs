@@ -14,6 +14,7 @@ mod life;
 mod locks;
 mod names;
 mod passthrough;
+mod pins;
 mod programs;
 mod saves;
 mod scale;

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::keeping::{CacheView, FreeOutcome, PinOutcome};
 use crate::model::{DriveType, Quota};
 
 pub use crate::engine::Keep;
@@ -69,6 +70,30 @@ pub enum Request {
     },
     /// Let the deletes go that wait for a confirmation.
     Confirm,
+    /// Keep content on this machine.
+    Pin {
+        /// A file, or a folder and what comes into it.
+        path: WirePath,
+        /// Answer when it is here, or will not come soon.
+        wait: bool,
+    },
+    /// No longer.
+    Unpin {
+        /// What was pinned at or below it.
+        path: WirePath,
+    },
+    /// Give local content up.
+    Free {
+        /// Of what is at or below it.
+        path: WirePath,
+    },
+    /// What content is here?
+    Cache {
+        /// At or below it.
+        path: WirePath,
+        /// Name the files.
+        list: bool,
+    },
 }
 
 /// One line of an answer.
@@ -96,6 +121,14 @@ pub enum Answer {
     Conflicts(Vec<ConflictLine>),
     /// To `confirm`: how many deletes go on.
     Confirmed(u64),
+    /// To `pin`.
+    Pinned(PinOutcome),
+    /// To `unpin`: how many pins went.
+    Unpinned(u64),
+    /// To `free`.
+    Freed(FreeOutcome),
+    /// To `cache`: each drive.
+    Cache(Vec<CacheView>),
 }
 
 /// Why a request was not served.
@@ -112,16 +145,16 @@ pub struct ControlError {
     pub exit_code: u8,
 }
 
-/// How far a `sync` or `unmount` is.
+/// How far a `sync`, an `unmount` or a `pin` is.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Progress {
-    /// Changes that are unsent now.
+    /// Changes that are unsent now; files that are not here yet.
     pub pending: u64,
-    /// Bytes sent since the request came.
+    /// Bytes sent since the request came; bytes that are here.
     pub sent: u64,
-    /// Bytes that were to be sent, those included.
+    /// Bytes that were to be sent, those included; bytes in all.
     pub total: u64,
-    /// What is being sent, if one thing is.
+    /// What is being sent or fetched, if one thing is.
     pub current: Option<String>,
 }
 

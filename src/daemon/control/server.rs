@@ -18,8 +18,8 @@ use tokio_util::sync::CancellationToken;
 use super::place::SocketPath;
 use super::protocol::{Envelope, Reply};
 use super::{
-    Answer, ConflictLine, ControlError, Outcome, PROTOCOL, Progress, Request, Status, runtime_dir,
-    socket_name,
+    Answer, CacheView, ConflictLine, ControlError, FreeOutcome, Outcome, PROTOCOL, PinOutcome, Progress,
+    Request, Status, runtime_dir, socket_name,
 };
 use crate::config::Environment;
 use crate::daemon::exit;
@@ -78,6 +78,24 @@ pub trait ControlHandler: Send + Sync + 'static {
 
     /// Lets the deletes go that wait for a confirmation; returns how many.
     fn confirm(&self) -> BoxFuture<'_, Result<u64, ControlError>>;
+
+    /// Keeps the content of what is at `path`, and below it, on this machine; with `wait`, answers when it is here or
+    /// will not come soon.
+    fn pin(
+        &self,
+        path: PathBuf,
+        wait: bool,
+        progress: ProgressSink,
+    ) -> BoxFuture<'_, Result<PinOutcome, ControlError>>;
+
+    /// Takes pins at or below `path` away; returns how many.
+    fn unpin(&self, path: PathBuf) -> BoxFuture<'_, Result<u64, ControlError>>;
+
+    /// Gives up local content of what is at or below `path`.
+    fn free(&self, path: PathBuf) -> BoxFuture<'_, Result<FreeOutcome, ControlError>>;
+
+    /// What content is here at or below `path`, by drive; `list`: with its files.
+    fn cache(&self, path: PathBuf, list: bool) -> BoxFuture<'_, Result<Vec<CacheView>, ControlError>>;
 }
 
 /// A bound control socket; the file goes away with it.
@@ -277,6 +295,10 @@ async fn run(
         Request::Conflicts { path } => handler.conflicts(path.0).await.map(Answer::Conflicts),
         Request::Settle { path, keep } => handler.settle(path.0, keep).await.map(|()| Answer::Done),
         Request::Confirm => handler.confirm().await.map(Answer::Confirmed),
+        Request::Pin { path, wait } => handler.pin(path.0, wait, sink).await.map(Answer::Pinned),
+        Request::Unpin { path } => handler.unpin(path.0).await.map(Answer::Unpinned),
+        Request::Free { path } => handler.free(path.0).await.map(Answer::Freed),
+        Request::Cache { path, list } => handler.cache(path.0, list).await.map(Answer::Cache),
     }
 }
 

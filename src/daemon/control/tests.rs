@@ -114,6 +114,22 @@ impl ControlHandler for Handler {
     fn settle(&self, _: PathBuf, _: Keep) -> BoxFuture<'_, Result<(), ControlError>> {
         Box::pin(async { Ok(()) })
     }
+
+    fn pin(&self, _: PathBuf, _: bool, _: ProgressSink) -> BoxFuture<'_, Result<PinOutcome, ControlError>> {
+        Box::pin(async { Ok(PinOutcome::default()) })
+    }
+
+    fn unpin(&self, _: PathBuf) -> BoxFuture<'_, Result<u64, ControlError>> {
+        Box::pin(async { Ok(1) })
+    }
+
+    fn free(&self, _: PathBuf) -> BoxFuture<'_, Result<FreeOutcome, ControlError>> {
+        Box::pin(async { Ok(FreeOutcome::default()) })
+    }
+
+    fn cache(&self, _: PathBuf, _: bool) -> BoxFuture<'_, Result<Vec<CacheView>, ControlError>> {
+        Box::pin(async { Ok(vec![CacheView::default()]) })
+    }
 }
 
 struct Running {
