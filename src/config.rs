@@ -68,8 +68,8 @@ pub struct MountSettings {
     pub login_url: Url,
     /// Name of the account whose sign-in is used; a directory name.
     pub account: String,
-    /// Most bytes of clean content in the cache.
-    pub cache_size: u64,
+    /// Most bytes of clean content in the cache of a drive; none: by the size of its disk ([`usual_cache_size`]).
+    pub cache_size: Option<u64>,
     /// Most bytes of memory for names and attributes, besides what serving needs at all.
     pub metadata_memory: u64,
     /// Bytes that stay free on the disk of the cache.
@@ -92,6 +92,11 @@ pub struct MountSettings {
     pub request_burst: u32,
     /// Which log lines are written, as `tracing` filters them.
     pub log: String,
+}
+
+/// The bound of a cache that nobody set one for, on a file system of so many bytes: a tenth, at most 20 GiB.
+pub fn usual_cache_size(disk: u64) -> u64 {
+    (disk / 10).min(20 << 30)
 }
 
 impl MountSettings {
@@ -136,7 +141,7 @@ impl MountSettings {
             graph_url: said.graph_url.unwrap_or_else(|| built_in_url("https://graph.microsoft.com/")),
             login_url: said.login_url.unwrap_or_else(|| built_in_url("https://login.microsoftonline.com/")),
             account: said.account.unwrap_or_else(|| "default".to_owned()),
-            cache_size: said.cache_size.unwrap_or(20 << 30),
+            cache_size: said.cache_size,
             metadata_memory: said.metadata_memory.unwrap_or(64 << 20),
             min_free: said.min_free.unwrap_or(2 << 30),
             settle: said.settle.unwrap_or(Duration::from_secs(2)),
@@ -166,6 +171,14 @@ mod tests {
 
     fn resolve(flags: Choices, environment: &Environment) -> MountSettings {
         MountSettings::resolve("me", Path::new("/mnt/one"), flags, environment).unwrap()
+    }
+
+    // S198.
+    #[test]
+    fn a_cache_takes_a_tenth_of_its_disk_and_never_more_than_20_gib_unless_told() {
+        for (disk, expected) in [(0, 0), (100 << 30, 10 << 30), (200 << 30, 20 << 30), (u64::MAX, 20 << 30)] {
+            assert_eq!(usual_cache_size(disk), expected, "{disk}");
+        }
     }
 
     #[test]
@@ -198,7 +211,7 @@ mod tests {
         flags.set("uid", "7").unwrap();
         let settings = resolve(flags, &environment);
         assert_eq!(settings.uid, 7);
-        assert_eq!(settings.cache_size, 8 << 30);
+        assert_eq!(settings.cache_size, Some(8 << 30));
         assert_eq!(settings.settle, Duration::from_secs(9));
         assert!(settings.read_only);
     }

@@ -273,17 +273,17 @@ impl Disk {
     }
 
     /// Bytes that an unprivileged program may still write on the file system of `path`.
-    #[allow(unsafe_code)]
+    #[allow(clippy::unnecessary_cast)]
     pub fn free_bytes(&self, path: &Path) -> io::Result<u64> {
-        use std::os::unix::ffi::OsStrExt;
-        let path = std::ffi::CString::new(path.as_os_str().as_bytes())?;
-        let mut out = std::mem::MaybeUninit::<libc::statvfs>::uninit();
-        // SAFETY: `path` ends in NUL and `out` has room for one statvfs; both outlive the call.
-        check(unsafe { libc::statvfs(path.as_ptr(), out.as_mut_ptr()) })?;
-        // SAFETY: the call above succeeded, so it filled `out`.
-        let out = unsafe { out.assume_init() };
-        #[allow(clippy::unnecessary_cast)]
-        Ok((out.f_bavail as u64).saturating_mul(out.f_frsize as u64))
+        let file_system = file_system(path)?;
+        Ok((file_system.f_bavail as u64).saturating_mul(file_system.f_frsize as u64))
+    }
+
+    /// Bytes of the file system of `path`, free or not.
+    #[allow(clippy::unnecessary_cast)]
+    pub fn total_bytes(&self, path: &Path) -> io::Result<u64> {
+        let file_system = file_system(path)?;
+        Ok((file_system.f_blocks as u64).saturating_mul(file_system.f_frsize as u64))
     }
 }
 
@@ -303,6 +303,18 @@ pub fn boot_id() -> String {
 /// The disk has no room (or the user's quota of it is used up).
 pub fn is_out_of_space(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT))
+}
+
+/// What the kernel says of the file system of `path`.
+#[allow(unsafe_code)]
+fn file_system(path: &Path) -> io::Result<libc::statvfs> {
+    use std::os::unix::ffi::OsStrExt;
+    let path = std::ffi::CString::new(path.as_os_str().as_bytes())?;
+    let mut out = std::mem::MaybeUninit::<libc::statvfs>::uninit();
+    // SAFETY: `path` ends in NUL and `out` has room for one statvfs; both outlive the call.
+    check(unsafe { libc::statvfs(path.as_ptr(), out.as_mut_ptr()) })?;
+    // SAFETY: the call above succeeded, so it filled `out`.
+    Ok(unsafe { out.assume_init() })
 }
 
 fn check(result: libc::c_int) -> io::Result<libc::c_int> {

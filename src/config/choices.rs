@@ -77,7 +77,11 @@ pub const KEYS: &[Key] = &[
     key("graph-url", "https://graph.microsoft.com", "root of the Graph service"),
     key("login-url", "https://login.microsoftonline.com", "root of the sign-in service"),
     key("account", "work", "whose sign-in is used"),
-    key("cache-size", "20GiB", "most bytes of content in the cache"),
+    key(
+        "cache-size",
+        "20GiB",
+        "most bytes of content in a drive's cache [default: a tenth of its disk, at most 20GiB]",
+    ),
     key("metadata-memory", "64MiB", "most bytes of memory for names and attributes"),
     key("min-free", "2GiB", "bytes that stay free on the cache's disk"),
     key("settle", "2s", "how long a changed file stays quiet before it is sent"),

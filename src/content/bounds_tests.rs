@@ -14,6 +14,43 @@ fn dir() -> tempfile::TempDir {
     tempfile::tempdir().expect("a directory")
 }
 
+/// Looks at what the cache takes of the disk before each of its steps.
+struct Watched {
+    dir: std::path::PathBuf,
+    most: std::sync::atomic::AtomicU64,
+}
+
+impl crate::disk::DiskHook for Watched {
+    fn before(&self, _step: &'static str, _path: &std::path::Path) -> std::io::Result<()> {
+        self.most.fetch_max(allocated(&self.dir), std::sync::atomic::Ordering::SeqCst);
+        Ok(())
+    }
+}
+
+// S198. At each step, whatever is read beside each other.
+#[tokio::test(start_paused = true)]
+async fn the_bound_holds_at_every_step_because_room_is_made_before_it_is_taken() {
+    let dir = dir();
+    let hook = std::sync::Arc::new(Watched { dir: dir.path().to_owned(), most: Default::default() });
+    let config = CacheConfig { max_bytes: 2 * MIB, block: 16 * KIB, ..config(dir.path()) };
+    let (cache, _) = cache_with(config, Disk::with_hook(hook.clone()));
+    for round in 0..4 {
+        let keys: Vec<_> = (0..5).map(|n| hashed_key(&format!("{round} {n}"), 200 * KIB * (n + 1))).collect();
+        let files: Vec<_> = keys.iter().map(|key| cache.file(key)).collect();
+        let reads = files.iter().map(|file| async move {
+            let reader = file.reader();
+            for start in (0..file.size()).step_by(64 << 10) {
+                file.read(ByteRange::at(start, 64 * KIB), &reader).await.expect("read");
+            }
+        });
+        futures_util::future::join_all(reads).await;
+    }
+    let most = hook.most.load(std::sync::atomic::Ordering::SeqCst);
+    assert!((MIB..=2 * MIB).contains(&most), "{most}");
+    assert!(cache.stats().bytes_evicted > 0);
+}
+
+// S198.
 #[tokio::test(start_paused = true)]
 async fn the_bound_is_never_exceeded_and_the_oldest_goes() {
     let dir = dir();
@@ -102,6 +139,7 @@ async fn what_nobody_waits_for_is_fetched_behind_all_else_and_a_reader_does_not_
     assert!(file.is_complete());
 }
 
+// S198.
 #[tokio::test(start_paused = true)]
 async fn a_cache_that_is_over_its_bounds_is_made_smaller() {
     let dir = dir();
@@ -123,6 +161,7 @@ async fn a_cache_that_is_over_its_bounds_is_made_smaller() {
     assert_eq!(cache.usage().files, 1, "as far as may be");
 }
 
+// S199.
 #[tokio::test(start_paused = true)]
 async fn a_file_larger_than_the_cache_streams_through() {
     let dir = dir();
@@ -141,6 +180,7 @@ async fn a_file_larger_than_the_cache_streams_through() {
     assert!(cache.file(&small).is_complete(), "it did not push everything else out");
 }
 
+// S198.
 #[tokio::test(start_paused = true)]
 async fn the_free_space_floor_holds() {
     let dir = dir();

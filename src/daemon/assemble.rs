@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::{DaemonError, exit};
 use crate::auth::{StaticToken, TokenSource};
 use crate::clock::{Clock, SystemClock};
-use crate::config::MountSettings;
+use crate::config::{MountSettings, usual_cache_size};
 use crate::content::{Blocking, Cache, CacheConfig, Staging, StagingConfig};
 use crate::disk::Disk;
 use crate::engine::{ChangeSink, Engine, EngineConfig, GraphFetch, Parts, SharedFetch};
@@ -104,7 +104,7 @@ pub(super) fn plant(
     make_private(&cache_dir)?;
     let cache = Cache::open(
         CacheConfig {
-            max_bytes: settings.cache_size,
+            max_bytes: cache_size(settings, &disk, &cache_dir)?,
             min_free_bytes: settings.min_free,
             ..CacheConfig::new(&cache_dir)
         },
@@ -143,6 +143,14 @@ pub(super) fn plant(
     let files = Vfs::new(engine, vfs_config(settings, slot)).lending(Arc::new(shared.passthrough.clone()));
     let files = Arc::new(files);
     Ok(Planted { files, lock })
+}
+
+/// The bound of the cache in `dir`.
+fn cache_size(settings: &MountSettings, disk: &Disk, dir: &Path) -> Result<u64, DaemonError> {
+    match settings.cache_size {
+        Some(size) => Ok(size),
+        None => disk.total_bytes(dir).map(usual_cache_size).map_err(|error| disk_error(dir, &error)),
+    }
 }
 
 /// Whether something in this state is to be sent, or kept here. Asks nobody; false where another daemon has it.
@@ -455,6 +463,24 @@ pub(super) fn keep_log_short(store: &Arc<Store>) {
     };
     if let Err(error) = std::thread::Builder::new().name("checkpoint".into()).spawn(work) {
         tracing::warn!(%error, "the store's log is shortened only at the end");
+    }
+}
+
+/// Holds the cache to its bounds, at once and now and then, on a thread of its own: they may be tighter than at the last
+/// mount, and others fill its disk too.
+pub(super) fn keep_cache_small(engine: &Engine) {
+    const EVERY: Duration = Duration::from_secs(60);
+    let (store, cache) = (Arc::downgrade(engine.store()), engine.cache().clone());
+    let work = move || {
+        while store.strong_count() > 0 {
+            if let Err(error) = cache.trim() {
+                tracing::warn!(%error, "the cache could not be held to its bounds");
+            }
+            std::thread::sleep(EVERY);
+        }
+    };
+    if let Err(error) = std::thread::Builder::new().name("cache-room".into()).spawn(work) {
+        tracing::warn!(%error, "the cache is held to its bounds only when something is written to it");
     }
 }
 

@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::assemble::{
-    NotFound, Planted, Shared, disk_error, find_drive, is_unfinished, keep_log_short, known_drive,
-    make_private, no_drive, plant, replace_file, service_error, store_error, vfs_config,
+    NotFound, Planted, Shared, disk_error, find_drive, is_unfinished, keep_cache_small, keep_log_short,
+    known_drive, make_private, no_drive, plant, replace_file, service_error, store_error, vfs_config,
 };
 use super::{DaemonError, exit};
 use crate::auth::TokenSource;
@@ -302,6 +302,7 @@ impl Drives {
 fn follow(engine: &Engine) {
     engine.start();
     keep_log_short(engine.store());
+    keep_cache_small(engine);
 }
 
 fn target_of(drive: &Drive) -> Target {

@@ -233,8 +233,9 @@ impl Handler {
         all.state = if is_all { state } else { worse(all.state, state) };
         all.pending += status.pending;
         all.unprotected += status.local_only;
-        all.cache.used += engine.cache().usage().bytes;
-        all.cache.limit += self.settings.cache_size;
+        let usage = engine.cache().usage();
+        all.cache.used += usage.bytes;
+        all.cache.limit += usage.max_bytes;
         all.items += status.items;
         // The oldest look is the one that counts.
         let looked = status.last_delta.map(|at| at.to_rfc3339_seconds());

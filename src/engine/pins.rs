@@ -376,6 +376,10 @@ impl Inner {
         })?;
         self.cache.set_pinned(&items);
         let whole_look = self.pins.lock().is_whole_look_due();
+        if whole_look && let Err(error) = self.cache.trim() {
+            // What may go is known from here on.
+            tracing::warn!(%error, "the cache could not be held to its bounds");
+        }
         let mut wanted = HashMap::new();
         for (id, key, alone) in found {
             let known = self.pins.lock().wanted.get(&id).filter(|want| want.key == key).map(|want| want.here);
