@@ -3,12 +3,13 @@
 //! `cargo bench --bench mounted` mounts the real binary over an emulator in this process and prints a table.
 //! Speeds are medians of alternating runs of ours and the reference. Numbers of requests are exact: a wrong one
 //! fails the run. `-- --quick` does a tenth of the work and finishes within two minutes; `-- NAME...` runs only
-//! these parts: requests, reading, metadata, writing, fresh, scale.
+//! these parts: requests, reading, looking, metadata, writing, fresh, scale.
 
 #[path = "../../tests/mounted_support/mod.rs"]
 mod mounted_support;
 
 mod fresh;
+mod looking;
 mod metadata;
 mod raw;
 mod reading;
@@ -35,6 +36,12 @@ pub struct Scale {
     pub file: u64,
     /// Bytes of a file that is read once.
     pub cold: u64,
+    /// Files of which only the header is read.
+    pub heads: usize,
+    /// Reads here and there in one file.
+    pub random: usize,
+    /// Bytes of each of the files that are read at once.
+    pub together: u64,
     /// Folders of the tree, each of [`PER_FOLDER`] files.
     pub folders: usize,
     /// Files created one after the other.
@@ -59,6 +66,9 @@ const FULL: Scale = Scale {
     rounds: 5,
     file: 1024 * MIB,
     cold: 256 * MIB,
+    heads: 500,
+    random: 1000,
+    together: 64 * MIB,
     folders: 1000,
     small_files: 2000,
     synced_files: 800,
@@ -71,6 +81,9 @@ const QUICK: Scale = Scale {
     rounds: 3,
     file: 96 * MIB,
     cold: 32 * MIB,
+    heads: 100,
+    random: 200,
+    together: 16 * MIB,
     folders: 20,
     small_files: 200,
     synced_files: 160,
@@ -81,9 +94,10 @@ const QUICK: Scale = Scale {
 };
 
 type Part = fn(&Scale, &mut Table);
-const PARTS: [(&str, Part); 6] = [
+const PARTS: [(&str, Part); 7] = [
     ("requests", requests::run),
     ("reading", reading::run),
+    ("looking", looking::run),
     ("metadata", metadata::run),
     ("writing", writing::run),
     ("fresh", fresh::run),
@@ -96,7 +110,7 @@ fn main() -> ExitCode {
     let chosen: Vec<&String> = words.iter().filter(|word| !word.starts_with("--")).collect();
     if let Some(unknown) = chosen.iter().find(|word| PARTS.iter().all(|(name, _)| *name != word.as_str())) {
         eprintln!(
-            "there is no part '{unknown}'; there are requests, reading, metadata, writing, fresh and scale"
+            "there is no part '{unknown}'; there are requests, reading, looking, metadata, writing, fresh and scale"
         );
         return ExitCode::from(2);
     }

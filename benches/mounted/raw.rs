@@ -20,7 +20,7 @@ const SELECTED: &str = "id,name,size,eTag,cTag,createdDateTime,lastModifiedDateT
     parentReference,file,folder,package,root,deleted,remoteItem,malware,webUrl";
 
 /// CPU time of this thread, in nanoseconds.
-fn thread_nanos() -> u64 {
+pub fn thread_nanos() -> u64 {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: clock_gettime(2) writes one timespec, which is ours.
     let result = unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };

@@ -147,7 +147,7 @@ fn reading(count: &Count<'_>, table: &mut Table) {
             assert_eq!(fs::read(root.join(format!("tree/d0/f{file}"))).expect("it is read").len(), 100);
         }
     };
-    count.of(table, "read 20 small files for the first time", 40, read);
+    count.of(table, "read 20 small files for the first time", 23, read);
     count.of(table, "read 20 cached files again", 0, read);
     count.mounted.unmount();
     count.mounted.remount();

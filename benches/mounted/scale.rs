@@ -145,7 +145,7 @@ fn remount(scale: &Scale, mounted: &Mounted, table: &mut Table, items: u64) {
 }
 
 /// CPU seconds that the process has used, in all its threads.
-fn cpu_seconds(pid: u32) -> f64 {
+pub fn cpu_seconds(pid: u32) -> f64 {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("it runs");
     let fields: Vec<&str> = stat.rsplit(") ").next().expect("a name").split(' ').collect();
     let ticks = |at: usize| fields[at].parse::<f64>().expect("a number");
