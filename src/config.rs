@@ -80,6 +80,8 @@ pub struct MountSettings {
     pub poll_interval: Duration,
     /// Changes are learned of through the service's push channel where it has one.
     pub push: bool,
+    /// Names of executables that may only read what is here.
+    pub deny_readers: Vec<String>,
     /// The kernel reads complete files by itself where the program may ask it to.
     pub passthrough: bool,
     /// How long an unmount sends what is unsent.
@@ -146,6 +148,7 @@ impl MountSettings {
             min_free: said.min_free.unwrap_or(2 << 30),
             settle: said.settle.unwrap_or(Duration::from_secs(2)),
             push: said.push.unwrap_or(true),
+            deny_readers: said.deny_readers.unwrap_or_default(),
             passthrough: said.passthrough.unwrap_or(true),
             poll_interval: said.poll_interval.unwrap_or(Duration::from_secs(30)),
             drain_timeout: said.drain_timeout.unwrap_or(Duration::from_secs(60)),

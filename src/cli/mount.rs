@@ -36,8 +36,8 @@ const LOG_MAX: u64 = 16 << 20;
 Everything that takes a value can also be given with -o, in [defaults] of
 ~/.config/onedrivefs/config.toml, or as ONEDRIVEFS_NAME in the environment;
 flags win over the environment, that over the file. Further settings for -o:
-cache-size, min-free, settle, poll-interval, push, passthrough, confirm-above,
-request-rate, request-burst, log.
+cache-size, min-free, settle, poll-interval, push, passthrough, deny-readers,
+confirm-above, request-rate, request-burst, log.
 
 Signals: SIGTERM and SIGINT unmount, and send what is unsent for at most the
 drain-timeout; a second one ends it at once. SIGUSR1 looks for changes now.")]

@@ -34,6 +34,7 @@ pub struct Choices {
     pub settle: Option<Duration>,
     pub poll_interval: Option<Duration>,
     pub push: Option<bool>,
+    pub deny_readers: Option<Vec<String>>,
     pub passthrough: Option<bool>,
     pub drain_timeout: Option<Duration>,
     pub confirm_above: Option<u64>,
@@ -87,6 +88,11 @@ pub const KEYS: &[Key] = &[
     key("settle", "2s", "how long a changed file stays quiet before it is sent"),
     key("poll-interval", "30s", "time between two looks for remote changes where none are told"),
     key("push", "true", "be told of remote changes where the service can"),
+    key(
+        "deny-readers",
+        "tracker-extract-3:baloo_file",
+        "executables that may only read what is here, with colons between",
+    ),
     key("passthrough", "true", "the kernel reads complete files by itself where root mounted"),
     key("drain-timeout", "60s", "how long an unmount sends what is unsent"),
     key("confirm-above", "1000", "old deletes that need no 'onedrivefs confirm'"),
@@ -188,6 +194,7 @@ impl Choices {
             "settle" => self.settle = Some(units::parse_duration(value).map_err(by_itself)?),
             "poll-interval" => self.poll_interval = Some(parse_pause(value)?),
             "push" => self.push = Some(parse_bool(value)?),
+            "deny-readers" => self.deny_readers = Some(parse_names(value)),
             "passthrough" => self.passthrough = Some(parse_bool(value)?),
             "drain-timeout" => self.drain_timeout = Some(units::parse_duration(value).map_err(by_itself)?),
             "confirm-above" => self.confirm_above = Some(parse_count(value)?),
@@ -227,6 +234,7 @@ impl Choices {
             settle: self.settle.or(lower.settle),
             poll_interval: self.poll_interval.or(lower.poll_interval),
             push: self.push.or(lower.push),
+            deny_readers: self.deny_readers.or(lower.deny_readers),
             passthrough: self.passthrough.or(lower.passthrough),
             drain_timeout: self.drain_timeout.or(lower.drain_timeout),
             confirm_above: self.confirm_above.or(lower.confirm_above),
@@ -259,6 +267,10 @@ fn by_itself(error: units::UnitError) -> Refusal {
         Some((why, remedy)) => (why.to_owned(), remedy.to_owned()),
         None => (text, "write a smaller one".to_owned()),
     }
+}
+
+fn parse_names(value: &str) -> Vec<String> {
+    value.split(':').map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect()
 }
 
 fn parse_bool(text: &str) -> Result<bool, Refusal> {

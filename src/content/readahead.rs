@@ -5,7 +5,7 @@
 //! [`cut`] turns that into ranges to request, given what is missing.
 //!
 //! - The first read fetches what it asked for, in blocks: a program that looks at a header costs one small
-//!   range. A file of up to 1 MiB is fetched in one go.
+//!   range. A file of up to 1 MiB is fetched in one go by a first read of a block or more, else by the second read.
 //! - A second read in sequence starts a range of 4 MiB, later ones are 8 MiB. The window starts at 4 MiB and
 //!   doubles when the reader had to wait, at most once per MiB read, up to 128 MiB; half of it is kept
 //!   ahead of the reader.
@@ -27,7 +27,7 @@ const MAX_SPOTS: u64 = 8;
 pub struct Limits {
     /// The unit of the cache; every range starts at a multiple of it.
     pub block: u64,
-    /// A file up to this is fetched whole.
+    /// A file up to this is fetched whole, unless only its header is looked at.
     pub small_file: u64,
     /// The first range of a stream.
     pub first_piece: u64,
@@ -152,6 +152,10 @@ impl ReadAhead {
         let strided = self.stride.take_notice(range);
         let motion = self.follow(ask);
         if ask.size <= small_file {
+            let is_look = matches!(motion, Motion::New) && self.streams.len() == 1 && range.len() < block;
+            if is_look {
+                return Want { asked, ahead: Ahead::Nothing };
+            }
             let ahead = Ahead::Forward { low_water: small_file, piece: small_file };
             return Want { asked, ahead };
         }
@@ -395,9 +399,15 @@ mod tests {
     }
 
     #[test]
-    fn a_small_file_is_one_range() {
+    fn a_small_file_is_one_range_for_who_reads_it_and_one_block_for_who_looks_at_its_header() {
         let mut sim = Sim::new(700 * KIB);
-        assert_eq!(lens(&sim.read(0, 4 * KIB)), [700]);
+        assert_eq!(lens(&sim.read(0, 128 * KIB)), [700]);
+        let mut sim = Sim::new(700 * KIB);
+        assert_eq!(lens(&sim.read(0, 16 * KIB)), [128]);
+        assert_eq!(lens(&sim.read(16 * KIB, 32 * KIB)), [572], "it goes on");
+        let mut sim = Sim::new(700 * KIB);
+        assert_eq!(lens(&sim.read(0, 4 * KIB)), [128]);
+        assert_eq!(lens(&sim.read(696 * KIB, 4 * KIB)), [60], "a header and an index at the end");
     }
 
     #[test]

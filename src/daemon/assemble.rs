@@ -193,6 +193,7 @@ pub(super) fn vfs_config(settings: &MountSettings, slot: u16) -> VfsConfig {
         read_only: settings.read_only,
         sync: settings.sync,
         case_insensitive: settings.case_insensitive,
+        deny_readers: settings.deny_readers.clone(),
         ..VfsConfig::default()
     }
     .settled()

@@ -5,11 +5,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use futures_util::{FutureExt, StreamExt};
+use futures_util::{FutureExt, Stream, StreamExt};
 use lru::LruCache;
 use tokio::time::Instant;
 
+use super::neighbours::{Ask, Neighbours};
 use crate::content::{ContentKey, Fetch, FetchError, FetchErrorKind, Fetched, Urgency};
 use crate::graph::{Graph, GraphError, Priority};
 use crate::model::remote::DownloadUrl;
@@ -20,6 +22,8 @@ const URL_LIFE: Duration = Duration::from_secs(300);
 /// How long a transfer may take to begin while the service is known to be out of reach: enough to notice that
 /// it is back, too short to be felt as a hang.
 pub(super) const OFFLINE_PATIENCE: Duration = Duration::from_millis(800);
+/// Pages of a folder that are asked for the addresses on them.
+const LISTED_PAGES: usize = 10;
 const URLS: NonZeroUsize = NonZeroUsize::new(10_000).expect("not zero");
 const RENAMED: NonZeroUsize = NonZeroUsize::new(1_000).expect("not zero");
 
@@ -32,7 +36,14 @@ pub struct GraphFetch {
     finder: OnceLock<Finder>,
     /// Ids that items have now, by those that transfers under way know them by.
     renamed: Mutex<LruCache<ItemId, ItemId>>,
+    parents: OnceLock<Parents>,
+    neighbours: Neighbours,
+    /// An answer of the data host said which version it is.
+    is_told_versions: AtomicBool,
 }
+
+/// Says which folder an item is in, if that is known here.
+pub(super) type Parents = Box<dyn Fn(&ItemId) -> Option<ItemId> + Send + Sync>;
 
 /// Asks what an item that is missing by its id is called now; none if it is gone.
 pub(super) type Finder = Box<dyn Fn(ItemId) -> BoxFuture<'static, Option<RemoteItem>> + Send + Sync>;
@@ -47,12 +58,15 @@ impl GraphFetch {
             offline: AtomicBool::new(false),
             finder: OnceLock::new(),
             renamed: Mutex::new(LruCache::new(RENAMED)),
+            parents: OnceLock::new(),
+            neighbours: Neighbours::default(),
+            is_told_versions: AtomicBool::new(false),
         })
     }
 
     /// Whom to ask about items that are missing by their ids.
-    pub(super) fn set_finder(&self, finder: Finder) {
-        if self.finder.set(finder).is_err() {
+    pub(super) fn set_finder(&self, finder: Finder, parents: Parents) {
+        if self.finder.set(finder).is_err() || self.parents.set(parents).is_err() {
             tracing::debug!("the engine was started again");
         }
     }
@@ -83,7 +97,7 @@ impl GraphFetch {
 
     /// Remembers the address that came with a description of the item.
     pub fn remember(&self, item: &RemoteItem) {
-        if let Some(url) = &item.download_url {
+        if let Some(url) = item.download_url.as_ref().filter(|_| !item.malware) {
             self.urls().put(item.id.clone(), (url.clone(), Instant::now()));
         }
     }
@@ -101,6 +115,27 @@ impl GraphFetch {
             urls.pop(item);
         }
         fresh.then_some(url)
+    }
+
+    /// The address as a listing of the folder has it, where others in there were asked for lately too.
+    async fn look_around(&self, key: &ContentKey, priority: Priority) -> Option<DownloadUrl> {
+        let folder = self.parents.get()?(&key.item)?;
+        match self.neighbours.ask(&folder, self.is_told_versions.load(Ordering::Relaxed)) {
+            Ask::Item(turn) => drop(turn.lock().await),
+            Ask::List(_turn) => {
+                let mut next = None;
+                for _ in 0..LISTED_PAGES {
+                    let page =
+                        self.graph.children(&self.drive, &folder, next.as_ref(), priority).await.ok()?;
+                    page.items.iter().for_each(|item| self.remember(item));
+                    next = page.next;
+                    if next.is_none() {
+                        break;
+                    }
+                }
+            }
+        }
+        self.known_url(&key.item)
     }
 
     /// Reads the item; proves that it still has the content of `key`; returns a fresh address.
@@ -138,7 +173,10 @@ impl GraphFetch {
     ) -> Result<Fetched, FetchError> {
         let mut url = match self.known_url(&key.item) {
             Some(url) => url,
-            None => self.look(&key, priority).await?,
+            None => match self.look_around(&key, priority).await {
+                Some(url) => url,
+                None => self.look(&key, priority).await?,
+            },
         };
         let mut fresh_tries = 0;
         let download = loop {
@@ -158,15 +196,33 @@ impl GraphFetch {
             }
         };
         let proven = download.etag.is_some() && download.etag == key.version.etag;
+        self.is_told_versions.store(download.etag.is_some(), Ordering::Relaxed);
         if !proven {
             // The answer does not say which version it is (or names a tag that may have moved by itself): it
             // began while the item still had ours, if the item has ours now.
             self.look(&key, priority).await?;
         }
-        let body = download.body.map(|chunk| chunk.map_err(fetch_error)).boxed();
         let total = download.total.unwrap_or(key.size);
-        Ok(Fetched { range: download.range, total, etag: download.etag, body })
+        let given = download.range;
+        // A host may give all of the content for any range (graph-api 6.2).
+        let skip = range.start.checked_sub(given.start).ok_or(FetchErrorKind::Protocol)?;
+        let body = skipping(download.body.map(|chunk| chunk.map_err(fetch_error)), skip).boxed();
+        let range = ByteRange::new(range.start, given.end);
+        Ok(Fetched { range, total, etag: download.etag, body })
     }
+}
+
+/// A body without its first bytes; an empty part where nothing is left of one, since that too is progress.
+fn skipping(
+    body: impl Stream<Item = Result<Bytes, FetchError>> + Send + 'static,
+    mut skip: u64,
+) -> impl Stream<Item = Result<Bytes, FetchError>> + Send + 'static {
+    body.map(move |chunk| {
+        let mut bytes = chunk?;
+        let first = bytes.len().min(usize::try_from(skip).unwrap_or(usize::MAX));
+        skip -= first as u64;
+        Ok(bytes.split_off(first))
+    })
 }
 
 /// The shared form of [`GraphFetch`], as the content layer holds it.

@@ -33,6 +33,7 @@ mod keep;
 mod labels;
 mod missing;
 mod mutant;
+mod neighbours;
 mod observe;
 mod op;
 mod open;
@@ -314,10 +315,17 @@ impl Engine {
     /// Starts observing and sending on the current runtime.
     pub fn start(&self) {
         let engine = Arc::downgrade(&self.0);
-        self.0.fetch.set_finder(Box::new(move |item| {
+        let finder = Box::new(move |item| {
             let engine = engine.upgrade().map(Engine);
             async move { engine?.missing(&item, missing::For::Reader).await }.boxed()
-        }));
+        });
+        let store = Arc::downgrade(&self.0.store);
+        let parents = Box::new(move |item: &ItemId| {
+            let store = store.upgrade()?;
+            let folder = store.by_item(item).ok()??.remote.as_ref()?.parent?;
+            Some(store.node(folder).ok()??.remote.as_ref()?.item.clone())
+        });
+        self.0.fetch.set_finder(finder, parents);
         tokio::spawn(self.clone().observe_changes());
         tokio::spawn(self.clone().keep_pinned());
         // The channel tells of whole drives, to those who may see them.

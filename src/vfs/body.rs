@@ -7,7 +7,8 @@ use bytes::Bytes;
 
 use super::{Drive, VfsError};
 use crate::content::{
-    Base, BaseKind, CachedFile, ContentError, FetchErrorKind, Reader, StagingError, StagingFile, StagingId,
+    Base, BaseKind, CachedFile, ContentError, FetchErrorKind, Piece, Reader, StagingError, StagingFile,
+    StagingId,
 };
 use crate::model::{ByteRange, QuickXor};
 use crate::store::{Node, RemoteView};
@@ -128,6 +129,16 @@ impl Body {
         match self {
             Self::Staged(own) => Some(&own.0),
             Self::Empty | Self::Clean(_) => None,
+        }
+    }
+
+    /// Whether a stretch, cut to the size, can be read without the network.
+    pub fn is_here(&self, range: ByteRange) -> bool {
+        let range = range.intersect(&ByteRange::new(0, self.size()));
+        match self {
+            Self::Empty => true,
+            Self::Clean(cached) => range.is_empty() || cached.present().contains(&range),
+            Self::Staged(own) => own.0.pieces(range).iter().all(|piece| !matches!(piece, Piece::Base(_))),
         }
     }
 

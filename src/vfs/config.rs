@@ -21,6 +21,8 @@ pub struct VfsConfig {
     pub sync: bool,
     /// A name that no entry has finds the one that the service takes for the same.
     pub case_insensitive: bool,
+    /// Names of executables that may only read what is here.
+    pub deny_readers: Vec<String>,
     /// How long the kernel may keep a name.
     pub entry_ttl: Duration,
     /// How long the kernel may keep attributes of a file that nobody writes.
@@ -43,6 +45,7 @@ impl Default for VfsConfig {
             read_only: false,
             sync: false,
             case_insensitive: false,
+            deny_readers: Vec::new(),
             entry_ttl: TTL,
             attr_ttl: TTL,
             negative_ttl: TTL,

@@ -78,12 +78,12 @@ impl<D: Drive> Filesystem for Vfs<D> {
         self.move_name((self.id(parent)?, name), (self.id(new_parent)?, new_name), mode).await
     }
 
-    async fn open(&self, _caller: Caller, ino: Ino, flags: OpenFlags) -> Result<Opened, VfsError> {
+    async fn open(&self, caller: Caller, ino: Ino, flags: OpenFlags) -> Result<Opened, VfsError> {
         if flags.write || flags.truncate {
             self.may_change()?;
         }
         self.drive.used();
-        self.open_node(self.id(ino)?, flags)
+        self.open_node(caller, self.id(ino)?, flags)
     }
 
     async fn create(

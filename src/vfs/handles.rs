@@ -50,6 +50,8 @@ impl Pages {
 pub(super) struct FileHandle {
     pub file: Arc<OpenFile>,
     pub flags: OpenFlags,
+    /// It may read only what is here.
+    pub is_denied: bool,
     /// It is counted among the writers.
     pub counts_as_writer: AtomicBool,
     /// What this handle's reads of clean content look like to the read-ahead.
@@ -87,11 +89,11 @@ impl Handles {
         self.files.remove_if(&file.node(), |_, other| Arc::ptr_eq(file, other));
     }
 
-    pub fn insert(&self, file: Arc<OpenFile>, flags: OpenFlags, writes: bool) -> Handle {
+    pub fn insert(&self, file: Arc<OpenFile>, flags: OpenFlags, writes: bool, is_denied: bool) -> Handle {
         let handle = self.number();
         let counts_as_writer = AtomicBool::new(writes);
-        self.handles
-            .insert(handle, Arc::new(FileHandle { file, flags, counts_as_writer, reader: OnceLock::new() }));
+        let open = FileHandle { file, flags, is_denied, counts_as_writer, reader: OnceLock::new() };
+        self.handles.insert(handle, Arc::new(open));
         handle
     }
 

@@ -25,6 +25,9 @@ impl<D: Drive> Vfs<D> {
         match lent {
             // Others may store into it through a map.
             Some(lent) => read_lent(&lent, ByteRange::at(offset, size)).map_err(VfsError::Io),
+            None if open.is_denied && !body.is_here(ByteRange::at(offset, size)) => {
+                Err(VfsError::AccessDenied)
+            }
             None => body.read(ByteRange::at(offset, size), &open.reader).await,
         }
     }

@@ -9,6 +9,7 @@ mod api;
 mod attr;
 mod body;
 mod config;
+mod denied;
 mod dir;
 mod drive;
 mod error;

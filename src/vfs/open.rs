@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::body::{self, Body};
+use super::denied;
 use super::file::OpenFile;
 use super::handles::FileHandle;
 use super::namespace::{Created, Name, Namespace, Offer};
@@ -20,7 +21,7 @@ const MATERIALISE_MAX: u64 = 256 << 20;
 const STORES_LOOK: Duration = Duration::from_secs(1);
 
 impl<D: Drive> Vfs<D> {
-    pub(super) fn open_node(&self, id: NodeId, flags: OpenFlags) -> Result<Opened, VfsError> {
+    pub(super) fn open_node(&self, caller: Caller, id: NodeId, flags: OpenFlags) -> Result<Opened, VfsError> {
         let node = self.node(id)?;
         match node.kind {
             NodeKind::File => {}
@@ -30,7 +31,7 @@ impl<D: Drive> Vfs<D> {
         let writes = flags.write || flags.truncate;
         let file = self.join(id, writes)?;
         let keep_cache = file.may_keep_pages();
-        let handle = self.handles.insert(file.clone(), flags, writes);
+        let handle = self.handles.insert(file.clone(), flags, writes, self.is_denied(caller));
         let served = file.with(|state| Ok(state.enter(flags, self.lender.as_deref())))?;
         if flags.truncate {
             let emptied = file.with(|state| {
@@ -59,15 +60,19 @@ impl<D: Drive> Vfs<D> {
             if flags.exclusive {
                 return Err(VfsError::Exists);
             }
-            let opened = self.open_node(node.id, flags)?;
+            let opened = self.open_node(caller, node.id, flags)?;
             return Ok((self.entry(self.node(node.id)?.as_ref()), opened));
         }
         let (node, body) = self.create_row(caller, parent, &name, mode)?;
         let file = self.handles.file(node.id);
         file.created(&node, body);
         let served = file.with(|state| Ok(state.enter(flags, None)))?;
-        let handle = self.handles.insert(file, flags, true);
+        let handle = self.handles.insert(file, flags, true, self.is_denied(caller));
         Ok((self.entry(&node), Opened { handle, keep_cache: true, served }))
+    }
+
+    fn is_denied(&self, caller: Caller) -> bool {
+        denied::is_listed(&self.config.deny_readers, caller)
     }
 
     fn create_row(

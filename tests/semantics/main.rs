@@ -8,6 +8,7 @@ mod attributes;
 mod both_sides;
 mod names;
 mod network;
+mod one_version;
 mod reading;
 mod writing;
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use onedrivefs::content::CacheConfig;
 use onedrivefs::emulator::{Fault, FaultAction, Flavour, Mark};
-use onedrivefs::vfs::Filesystem;
+use onedrivefs::vfs::{Caller, Filesystem};
 use tokio::time::{Instant, sleep};
 
 use crate::sync_support::Service;
@@ -133,4 +133,67 @@ async fn what_the_service_flags_as_malware_cannot_be_read() {
     let machine = service.machine().await;
     machine.look().await;
     assert_eq!(errno(machine.read("bad.exe").await), libc::EACCES);
+}
+
+// S205.
+#[tokio::test(start_paused = true)]
+async fn a_look_at_the_header_of_a_file_costs_one_small_range() {
+    let service = Service::new(Flavour::Business);
+    for (name, size) in [("small", 900_000), ("large", 9_000_000)] {
+        service.write_elsewhere(name, &"x".repeat(size));
+    }
+    let machine = service.machine().await;
+    machine.look().await;
+    for name in ["small", "large"] {
+        let before = machine.engine.cache().stats().bytes_fetched;
+        let open = machine.open(name, READ).await.unwrap();
+        assert_eq!(machine.files.read(open.0, open.1, 0, 16384).await.unwrap().len(), 16384);
+        sleep(Duration::from_secs(5)).await;
+        machine.close(open).await.unwrap();
+        assert_eq!(machine.engine.cache().stats().bytes_fetched - before, 128 << 10, "{name}");
+    }
+}
+
+// S206.
+#[tokio::test(start_paused = true)]
+async fn a_program_that_is_denied_reads_what_is_here_and_nothing_else() {
+    let service = Service::new(Flavour::Business);
+    service.write_elsewhere("a", &"x".repeat(900_000));
+    let own = std::env::current_exe().unwrap();
+    let own = own.file_name().unwrap().to_str().unwrap().to_owned();
+    let machine = service.machine_with(|_, vfs| vfs.deny_readers = vec!["another".into(), own]).await;
+    machine.look().await;
+    let ino = machine.find("a").await.unwrap();
+    let denied = Caller { uid: 0, gid: 0, pid: std::process::id() };
+    let open = machine.files.open(denied, ino, READ).await.unwrap();
+    assert_eq!(errno(machine.files.read(ino, open.handle, 0, 4096).await), libc::EACCES);
+    assert!(!asked(&service).iter().any(|op| op == "download"));
+    let allowed = machine.open("a", READ).await.unwrap();
+    machine.files.read(ino, allowed.1, 0, 4096).await.unwrap();
+    assert_eq!(machine.files.read(ino, open.handle, 0, 4096).await.unwrap().len(), 4096);
+    assert_eq!(errno(machine.files.read(ino, open.handle, 700_000, 4096).await), libc::EACCES);
+    assert_eq!(machine.files.read(ino, open.handle, 900_000, 4096).await.unwrap().len(), 0);
+}
+
+// S207.
+#[tokio::test(start_paused = true)]
+async fn looking_into_many_files_of_a_folder_costs_one_request_for_each_and_a_listing() {
+    let service = Service::new(Flavour::Business);
+    for number in 0..30 {
+        service.write_elsewhere(&format!("d/f{number}"), "x");
+    }
+    let machine = service.machine().await;
+    machine.look().await;
+    service.control.reset_log();
+    for number in 0..30 {
+        machine.read(&format!("d/f{number}")).await.unwrap();
+    }
+    let asked = asked(&service);
+    let count = |op: &str| asked.iter().filter(|one| *one == op).count();
+    assert_eq!((count("item.get"), count("download")), (2, 30), "{asked:?}");
+    assert!(asked.len() <= 34, "{asked:?}");
+    // What changed since the listing is looked at.
+    service.write_elsewhere("d/f29", "another");
+    sleep(A_ROUND).await;
+    assert_eq!(machine.read("d/f29").await.unwrap(), "another");
 }
