@@ -98,6 +98,11 @@ impl Raw {
         nanos as f64 / 1e9
     }
 
+    /// Where the content of a file is.
+    pub fn address_of(&self, name: &str) -> String {
+        self.runtime.block_on(async { self.address(&client(), name).await })
+    }
+
     async fn address(&self, client: &Client, name: &str) -> String {
         let item = format!("{}/v1.0/me/drive/root:/{name}", self.service);
         let answer = client.get(item).header(AUTHORIZATION, "Bearer x").send().await.expect("an answer");

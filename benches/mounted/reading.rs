@@ -24,7 +24,7 @@ pub fn run(scale: &Scale, table: &mut Table) {
     let mounted = mount("settle=1h");
     let raw = Raw::new(mounted.service.url());
     cold(scale, table, &mounted, &raw);
-    cpu(scale, table, &mounted);
+    cpu(scale, table, &mounted, &raw);
     first_byte(scale, table, &mounted, &raw);
     warm(scale, table, &mounted, is_root());
     if is_root() {
@@ -94,7 +94,7 @@ fn cold(scale: &Scale, table: &mut Table, mounted: &Mounted, raw: &Raw) {
 }
 
 /// CPU time of a download: of the daemon and of who reads, and of curl, which writes to a file.
-fn cpu(scale: &Scale, table: &mut Table, mounted: &Mounted) {
+fn cpu(scale: &Scale, table: &mut Table, mounted: &Mounted, raw: &Raw) {
     let what = "CPU per GiB of a cold read, loopback, vs curl to disk";
     if !have(&["curl"]) {
         return table.left_out(what, "curl is not installed");
@@ -110,11 +110,11 @@ fn cpu(scale: &Scale, table: &mut Table, mounted: &Mounted) {
     };
     let to = native(mounted, "curl").join("download");
     let by_curl = |round: usize| {
-        let url = format!("{}/v1.0/me/drive/root:/{}:/content", mounted.service.url(), files[round]);
+        let address = raw.address_of(&files[round]);
         let before = children_seconds();
         let mut curl = Command::new("curl");
-        curl.args(["-sfL", "--http1.1", "-H", "Authorization: Bearer x", "-o"]).arg(&to);
-        assert!(curl.arg(url.replace(' ', "%20")).status().expect("curl runs").success());
+        curl.args(["-sf", "--http1.1", "-o"]).arg(&to).arg(address);
+        assert!(curl.status().expect("curl runs").success());
         per_gib(children_seconds() - before)
     };
     table.measured(what, "s", compare(scale.rounds, ours, by_curl), Goal::AtMost(1.5));
