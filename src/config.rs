@@ -102,6 +102,11 @@ pub fn usual_cache_size(disk: u64) -> u64 {
 }
 
 impl MountSettings {
+    /// The Graph service where nobody says another.
+    pub fn default_graph_url() -> Url {
+        built_in_url("https://graph.microsoft.com/")
+    }
+
     /// Resolves what flags, environment and file say, in that order, over the defaults.
     ///
     /// Reads the configuration file; a missing one is an empty one.
@@ -140,7 +145,7 @@ impl MountSettings {
             kernel_options: said.kernel_options,
             cache_dir: said.cache_dir.unwrap_or_else(|| environment.cache_home()),
             state_dir: said.state_dir.unwrap_or_else(|| environment.state_home()),
-            graph_url: said.graph_url.unwrap_or_else(|| built_in_url("https://graph.microsoft.com/")),
+            graph_url: said.graph_url.unwrap_or_else(Self::default_graph_url),
             login_url: said.login_url.unwrap_or_else(|| built_in_url("https://login.microsoftonline.com/")),
             account: said.account.unwrap_or_else(|| "default".to_owned()),
             cache_size: said.cache_size,

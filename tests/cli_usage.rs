@@ -51,6 +51,13 @@ fn a_mistake_is_one_line_on_stderr_with_what_why_and_remedy() {
         (&["status", mount], 3, "no drive is mounted there"),
         (&["sync", mount], 3, "no drive is mounted there"),
         (&["sync", mount, "--timeout", "5"], 2, "500ms, 60s, 5m, 2h, 1d"),
+        (&["mount", "me", mount], 5, "run 'onedrivefs login default'"),
+        (&["mount", "me", mount, "--account", "work"], 5, "run 'onedrivefs login work'"),
+        (&["login"], 2, "az ad app create"),
+        (&["login", "../x", "--client-id", "c"], 2, "is no account name"),
+        (&["login", "--client-id", "c", "--login-url", "http://example.com"], 2, "use https"),
+        (&["login", "--cloud", "mars"], 2, "usgov"),
+        (&["logout"], 5, "nobody is signed in"),
         (&["emulator", "--listen", "0.0.0.0:80"], 2, "open to the network"),
         (&["demo", mount, "--seed", "/nowhere"], 2, "/nowhere"),
     ];
@@ -82,7 +89,19 @@ fn a_mistake_in_the_configuration_names_the_file() {
 #[test]
 fn help_shows_an_example_for_every_command() {
     let home = tempfile::tempdir().unwrap();
-    for command in ["mount", "umount", "status", "sync", "demo", "emulator", "completions", "man"] {
+    for command in [
+        "mount",
+        "umount",
+        "status",
+        "sync",
+        "login",
+        "logout",
+        "accounts",
+        "demo",
+        "emulator",
+        "completions",
+        "man",
+    ] {
         let output = onedrivefs(home.path(), &[command, "--help"]);
         assert_eq!(code(&output), 0);
         let example = format!("Examples:\n  onedrivefs {command}");

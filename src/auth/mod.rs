@@ -5,7 +5,10 @@
 //! through [`TokenEndpoint`].
 
 pub mod oauth;
+pub mod signin;
 pub mod store;
+#[cfg(test)]
+mod testing;
 
 use std::fmt;
 use std::sync::Arc;
@@ -15,6 +18,7 @@ use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
 pub use oauth::{OAuthClient, RefreshTokenSource};
+pub use signin::{Application, CodeRequest, DeviceCode, SignIn};
 pub use store::{FileTokenStore, StoredToken, TokenStore};
 
 /// Gives the bearer token of one account.

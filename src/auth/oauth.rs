@@ -11,6 +11,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use futures_util::future::BoxFuture;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
@@ -188,21 +189,7 @@ impl Inner {
         if let Some(claims) = claims {
             form.push(("claims", Secret::new(claims)));
         }
-        let (status, body) = self
-            .endpoint
-            .post_form(&self.client.token_url, form)
-            .await
-            .map_err(|EndpointError(source)| AuthError::Network(source))?;
-        if status == 200 {
-            return match serde_json::from_slice::<Grant>(&body) {
-                Ok(grant) => Ok(Ok(grant)),
-                Err(_) => Err(network(format!("unreadable answer of {} bytes", body.len()))),
-            };
-        }
-        match serde_json::from_slice::<Refusal>(&body) {
-            Ok(refusal) if status != 429 && status < 500 => Ok(Err(refusal)),
-            _ => Err(network(format!("HTTP status {status}"))),
-        }
+        exchange(&*self.endpoint, &self.client.token_url, form).await
     }
 
     async fn accept(&self, state: &mut State, grant: Grant) -> AccessToken {
@@ -237,16 +224,36 @@ impl Inner {
     }
 }
 
+/// One request; the outer error is the network's, the inner one the service's refusal.
+pub(super) async fn exchange<T: DeserializeOwned>(
+    endpoint: &dyn TokenEndpoint,
+    url: &str,
+    form: Vec<(&'static str, Secret)>,
+) -> Result<Result<T, Refusal>, AuthError> {
+    let answer = endpoint.post_form(url, form).await;
+    let (status, body) = answer.map_err(|EndpointError(source)| AuthError::Network(source))?;
+    if status == 200 {
+        return match serde_json::from_slice::<T>(&body) {
+            Ok(answer) => Ok(Ok(answer)),
+            Err(_) => Err(network(format!("unreadable answer of {} bytes", body.len()))),
+        };
+    }
+    match serde_json::from_slice::<Refusal>(&body) {
+        Ok(refusal) if status != 429 && status < 500 => Ok(Err(refusal)),
+        _ => Err(network(format!("HTTP status {status}"))),
+    }
+}
+
 fn network(what: String) -> AuthError {
     AuthError::Network(Arc::new(std::io::Error::other(what)))
 }
 
 #[derive(Deserialize)]
-struct Grant {
-    access_token: Secret,
-    refresh_token: Option<Secret>,
+pub(super) struct Grant {
+    pub access_token: Secret,
+    pub refresh_token: Option<Secret>,
     #[serde(default, deserialize_with = "number_or_text")]
-    expires_in: Option<u64>,
+    pub expires_in: Option<u64>,
 }
 
 /// A number, or a string with a number in it (graph-api 1.6).
@@ -257,8 +264,8 @@ fn number_or_text<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<u6
 
 /// The OAuth error body (graph-api 1.7).
 #[derive(Debug, Deserialize)]
-struct Refusal {
-    error: String,
+pub(super) struct Refusal {
+    pub error: String,
     #[serde(default)]
     error_codes: Vec<u64>,
     #[serde(default)]
@@ -266,41 +273,66 @@ struct Refusal {
 }
 
 impl Refusal {
-    fn into_error(self) -> AuthError {
+    pub fn into_error(self) -> AuthError {
         match self.error.as_str() {
             "interaction_required" | "login_required" | "consent_required" => {
                 debug!(claims = self.claims.is_some(), "the sign-in service wants the user");
                 AuthError::SignedOut { reason: self.reason() }
             }
             "temporarily_unavailable" | "server_error" | "slow_down" => network(self.error),
-            _ => AuthError::Configuration { what: format!("{}{}", self.error, self.codes()) },
+            _ => AuthError::Configuration { what: self.text("the sign-in service refuses") },
         }
     }
 
-    fn codes(&self) -> String {
-        self.error_codes.iter().map(|code| format!(" AADSTS{code}")).collect()
+    /// What to say to the user whose sign-in is not valid any more.
+    fn reason(&self) -> String {
+        self.text("the sign-in is no longer valid: sign in again")
     }
 
-    /// What to say to the user. Codes only choose the text (graph-api 1.7).
-    fn reason(&self) -> String {
-        let text = match self.error_codes.first() {
-            Some(50074 | 50076 | 50078 | 50079) => "a second factor is needed: sign in again",
-            Some(50132 | 50133 | 50173 | 70008 | 700_082) => {
-                "the session was revoked, unused for too long, or the password changed: sign in again"
-            }
-            Some(50131 | 53000 | 53001 | 53003 | 53004) => {
-                "blocked by conditional access (device or location): ask the administrator"
-            }
-            Some(65001 | 65004 | 65005 | 90094) => {
-                "consent is missing, was declined or needs an administrator"
-            }
-            Some(50105) => "the user is not assigned to the application",
-            Some(50020 | 50034 | 51004) => "the account is unknown in this tenant",
-            Some(50057) => "the account is disabled",
-            _ => "the sign-in is no longer valid: sign in again",
-        };
-        format!("{text} ({}{})", self.error, self.codes())
+    /// Codes only choose the text (graph-api 1.7).
+    fn text(&self, otherwise: &str) -> String {
+        let said = self.error_codes.iter().find_map(|code| explain(*code));
+        let codes: String = self.error_codes.iter().map(|code| format!(" AADSTS{code}")).collect();
+        format!("{} ({}{codes})", said.unwrap_or(otherwise), self.error)
     }
+}
+
+/// What a code of the sign-in service means, and what to do (graph-api 1.3 to 1.7).
+pub fn explain(code: u64) -> Option<&'static str> {
+    Some(match code {
+        50074 | 50076 | 50078 | 50079 => "a second factor is needed: sign in again",
+        50132 | 50133 | 50173 | 70008 | 700_082 => {
+            "the session was revoked, unused for too long, or the password changed: sign in again"
+        }
+        50131 | 53000 | 53001 | 53003 | 53004 => {
+            "blocked by conditional access (device or location): ask the administrator"
+        }
+        65001 | 65004 | 65005 | 90094 => {
+            "consent is missing, was declined or needs an administrator: sign in again, or ask one to consent"
+        }
+        50105 => "the user is not assigned to the application: ask the administrator",
+        50020 | 50034 | 51004 => "the account is unknown in this tenant: give another --tenant",
+        50057 => "the account is disabled: ask the administrator",
+        50011 | 50194 | 9_002_346 => {
+            "the application's registration does not fit: it must allow the kind of account (--tenant) and the redirect \
+             address http://localhost"
+        }
+        50128 | 90002 | 700_016 => "wrong client id or tenant: check --client-id and --tenant",
+        50196 => "too many requests for tokens: wait some minutes",
+        54005 | 70000 => "the code from the browser was used or damaged: sign in again",
+        70016 => "the sign-in is not finished in the browser",
+        7_000_215 => "wrong client secret: give its value, not its id",
+        7_000_218 => {
+            "the application does not allow public clients: turn on 'Allow public client flows' in its registration"
+        }
+        7_000_222 => "the client secret has expired: make a new one in the application's registration",
+        700_024 => "the certificate's proof is out of its time: check this machine's clock",
+        700_027 => "the certificate is not known to the application: upload it to its registration",
+        700_211 | 700_213 => {
+            "no federated credential fits: check issuer and subject in the application's registration"
+        }
+        _ => return None,
+    })
 }
 
 /// Turns the `claims` parameter of a `WWW-Authenticate` challenge into the JSON to send (graph-api 1.9).

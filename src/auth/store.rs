@@ -43,6 +43,23 @@ impl FileTokenStore {
         Self { disk, path: path.into() }
     }
 
+    /// Removes the token; that is durable when this returns. False if there was none.
+    pub fn remove(&self) -> io::Result<bool> {
+        let known = self.path.try_exists()?;
+        self.disk.unlink("token.remove", &self.path)?;
+        if known {
+            self.disk.sync_dir("token.sync_dir", self.directory())?;
+        }
+        Ok(known)
+    }
+
+    fn directory(&self) -> &Path {
+        match self.path.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        }
+    }
+
     /// Where the next token is written before it takes its place; each process has its own.
     fn draft(&self) -> PathBuf {
         let mut name = self.path.file_name().unwrap_or_default().to_os_string();
@@ -79,10 +96,6 @@ impl TokenStore for FileTokenStore {
     }
 
     fn save(&self, token: &StoredToken) -> io::Result<()> {
-        let directory = match self.path.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent,
-            _ => Path::new("."),
-        };
         let draft = self.draft();
         // Left by a process that had our id and was killed here.
         self.disk.unlink("token.tidy", &draft)?;
@@ -91,7 +104,7 @@ impl TokenStore for FileTokenStore {
         file.write_at("token.write", &text, 0)?;
         file.sync_all("token.sync")?;
         self.disk.rename("token.rename", &draft, &self.path)?;
-        self.disk.sync_dir("token.sync_dir", directory)
+        self.disk.sync_dir("token.sync_dir", self.directory())
     }
 }
 

@@ -1,5 +1,6 @@
 //! The command line: one file per command, arguments in, words out; no logic of its own.
 
+mod accounts;
 mod cache;
 mod completions;
 mod confirm;
@@ -7,6 +8,8 @@ mod conflicts;
 mod demo;
 mod emulator;
 mod free;
+mod login;
+mod logout;
 mod man;
 mod mount;
 mod mountpoint;
@@ -60,6 +63,9 @@ enum Command {
     Free(free::Args),
     Cache(cache::Args),
     Confirm(confirm::Args),
+    Login(Box<login::Args>),
+    Logout(logout::Args),
+    Accounts(accounts::Args),
     Demo(demo::Args),
     Emulator(Box<emulator::Args>),
     #[command(hide = true)]
@@ -98,6 +104,9 @@ fn execute(command: Command) -> Result<u8, CliError> {
         Command::Free(args) => free::run(&args),
         Command::Cache(args) => cache::run(&args),
         Command::Confirm(args) => confirm::run(&args),
+        Command::Login(args) => login::run(*args),
+        Command::Logout(args) => logout::run(&args),
+        Command::Accounts(args) => accounts::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Emulator(args) => emulator::run(*args),
         Command::Completions(args) => completions::run(&args, &mut Cli::command()),
@@ -110,6 +119,7 @@ fn after_help() -> String {
     format!(
         "Examples:\n  \
          onedrivefs demo ~/demo           try it without an account\n  \
+         onedrivefs login                 sign in\n  \
          onedrivefs mount me ~/OneDrive   mount your drive\n  \
          onedrivefs status                what is mounted, and what is unsent\n  \
          onedrivefs umount ~/OneDrive     send what is unsent, then unmount\n\n\

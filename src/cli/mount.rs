@@ -146,7 +146,7 @@ impl Args {
     }
 }
 
-fn set(flags: &mut Choices, name: &str, value: &str) -> Result<(), CliError> {
+pub(super) fn set(flags: &mut Choices, name: &str, value: &str) -> Result<(), CliError> {
     flags
         .set(name, value)
         .map_err(|(why, remedy)| CliError::new(exit::USAGE, format!("--{name}"), why, remedy))

@@ -182,7 +182,9 @@ fn state(status: &Status) -> String {
         MountState::Enumerating => "online; still reading the list of files",
         MountState::Online => "online",
         MountState::Offline => "offline; changes are kept and sent later",
-        MountState::SignedOut => "signed out; changes are kept until you sign in again",
+        MountState::SignedOut => {
+            &format!("signed out; changes are kept until you run 'onedrivefs login {}'", status.account)
+        }
         MountState::Draining => "being unmounted; sending what is unsent",
     };
     format!("{meaning}{}", if status.read_only { ", read-only" } else { "" })

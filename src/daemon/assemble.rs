@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{DaemonError, exit};
+use super::{DaemonError, exit, signin};
 use crate::auth::{StaticToken, TokenSource};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{MountSettings, usual_cache_size};
@@ -60,11 +60,11 @@ impl Shared {
 
     /// What is remembered of which name means which drive.
     fn known_drives(&self) -> PathBuf {
-        self.account_dir.join("drives.json")
+        known_drives(&self.account_dir)
     }
 
     fn known_as(&self, name: &str) -> String {
-        format!("{} {name}", self.settings.graph_url)
+        known_as(&self.settings, name)
     }
 
     /// Where the state of a drive, or of a folder of one, is.
@@ -199,20 +199,16 @@ pub(super) fn vfs_config(settings: &MountSettings, slot: u16) -> VfsConfig {
     .settled()
 }
 
-/// The sign-in of the settings' account: for now a token from the environment.
-pub(super) fn credentials(settings: &MountSettings) -> Result<Arc<dyn TokenSource>, DaemonError> {
+/// Who the program is to the service: a token from the environment, or else the account's sign-in, which the settings
+/// follow then.
+pub(super) fn credentials(settings: &mut MountSettings) -> Result<Arc<dyn TokenSource>, DaemonError> {
     match std::env::var("ONEDRIVEFS_ACCESS_TOKEN") {
         Ok(token) if !token.trim().is_empty() => Ok(Arc::new(StaticToken::new(token.trim()))),
-        _ => Err(DaemonError {
-            what: format!("account '{}'", settings.account),
-            why: "no sign-in is stored for it".into(),
-            remedy: "set ONEDRIVEFS_ACCESS_TOKEN to an access token for Microsoft Graph".into(),
-            exit_code: exit::SIGNED_OUT,
-        }),
+        _ => signin::tokens(settings),
     }
 }
 
-fn graph(
+pub(super) fn graph(
     settings: &MountSettings,
     tokens: Arc<dyn TokenSource>,
     clock: &Arc<dyn Clock>,
@@ -252,6 +248,20 @@ pub(super) enum NotFound {
     Service(GraphError),
     /// Something here is wrong.
     Here(DaemonError),
+}
+
+fn known_drives(account_dir: &Path) -> PathBuf {
+    account_dir.join("drives.json")
+}
+
+fn known_as(settings: &MountSettings, name: &str) -> String {
+    format!("{} {name}", settings.graph_url)
+}
+
+/// The drive that the account calls its own, if an earlier mount found it.
+pub(super) fn known_own_drive(settings: &MountSettings) -> Option<KnownDrive> {
+    let account_dir = settings.state_dir.join(&settings.account);
+    read_known(&known_drives(&account_dir)).remove(&known_as(settings, "me"))
 }
 
 fn read_known(path: &Path) -> BTreeMap<String, KnownDrive> {
@@ -376,7 +386,7 @@ pub(super) fn store_error(path: &Path, error: &StoreError) -> DaemonError {
 
 pub(super) fn service_error(settings: &MountSettings, error: &GraphError) -> DaemonError {
     let (remedy, exit_code) = match error {
-        GraphError::SignedOut { .. } => ("sign in again", exit::SIGNED_OUT),
+        GraphError::SignedOut { .. } => ("run 'onedrivefs login'", exit::SIGNED_OUT),
         GraphError::NotFound { .. } => ("check the name of the drive, site or library", exit::SERVICE),
         GraphError::AccessDenied { .. } => ("ask for access to this drive", exit::SERVICE),
         _ => ("check the network and try again", exit::SERVICE),

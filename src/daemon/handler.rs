@@ -367,7 +367,8 @@ impl ControlHandler for Handler {
                 return Err(match problem {
                     EngineError::Offline | EngineError::Deadline => unreachable(&what, &problem),
                     EngineError::Graph(problem) => {
-                        error(what.display(), problem, "sign in again", exit::SIGNED_OUT)
+                        let remedy = format!("run 'onedrivefs login {}'", self.settings.account);
+                        error(what.display(), problem, remedy, exit::SIGNED_OUT)
                     }
                     problem => failed(&problem),
                 });

@@ -12,6 +12,7 @@ pub mod mounts;
 mod report;
 pub mod rescue;
 mod settling;
+pub mod signin;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -120,9 +121,9 @@ pub struct EmulatorSettings {
 /// Mounts a drive and serves it until it is unmounted or a signal ends it.
 ///
 /// Blocks; builds the runtime. Calls `ready` once, when the mount is usable.
-pub fn run_mount(settings: MountSettings, ready: impl FnOnce()) -> Result<ExitReport, DaemonError> {
+pub fn run_mount(mut settings: MountSettings, ready: impl FnOnce()) -> Result<ExitReport, DaemonError> {
     lifecycle::check(&settings.mountpoint, false)?;
-    let tokens = assemble::credentials(&settings)?;
+    let tokens = assemble::credentials(&mut settings)?;
     let runtime = lifecycle::runtime()?;
     lifecycle::serve(&runtime, settings, tokens, ready)
 }

@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
 
 use super::config::{EmulatorConfig, Tokens};
 use super::error::{ApiError, ApiResult};
@@ -29,6 +30,16 @@ enum DeviceState {
     Declined,
 }
 
+/// A code that a browser was sent back with: good once (graph-api 1.4).
+#[derive(Debug)]
+struct BrowserCode {
+    client: String,
+    redirect: String,
+    challenge: String,
+    offline: bool,
+    used: bool,
+}
+
 #[derive(Debug)]
 pub(crate) struct Auth {
     accepted: Tokens,
@@ -39,12 +50,14 @@ pub(crate) struct Auth {
     seen: BTreeSet<String>,
     refresh: BTreeSet<String>,
     devices: BTreeMap<String, DeviceCode>,
+    codes: BTreeMap<String, BrowserCode>,
     lifetime: Ms,
     key: u64,
     count: u64,
     pub(crate) rotation_strict: bool,
     pub(crate) invalid_grant: bool,
-    /// Device codes are approved at the first poll; off: until a test approves them.
+    /// Device codes are approved at the first poll, and browsers sent back with a code; off: device codes wait until a
+    /// test approves them, and browsers are sent back as declined.
     pub(crate) approve_devices: bool,
 }
 
@@ -57,6 +70,7 @@ impl Auth {
             seen: BTreeSet::new(),
             refresh: BTreeSet::new(),
             devices: BTreeMap::new(),
+            codes: BTreeMap::new(),
             lifetime: config.token_lifetime.as_millis() as Ms,
             key: mix(config.id_seed ^ 0x70CE),
             count: 0,
@@ -135,12 +149,15 @@ impl Auth {
         format!("{prefix}.{:016x}{:016x}", a, mix(a ^ 0x5EC2E7))
     }
 
-    /// POST `{tenant}/oauth2/v2.0/devicecode` and `/token`; `None` when the path is neither.
+    /// POST `{tenant}/oauth2/v2.0/devicecode` and `/token`, GET `/authorize`; `None` when the path is none of these.
     pub(crate) fn endpoint(&mut self, call: &Call, form: &BTreeMap<String, String>) -> Option<Reply> {
         let (tenant, what) = call.path.trim_start_matches('/').split_once("/oauth2/v2.0/")?;
-        let known = matches!(what, "devicecode" | "token");
+        let known = matches!(what, "devicecode" | "token" | "authorize");
         if !known || tenant.contains('/') {
             return None;
+        }
+        if what == "authorize" {
+            return Some(self.authorize(call));
         }
         if call.method != "POST" {
             return Some(Reply::empty(405));
@@ -157,6 +174,66 @@ impl Auth {
             }
             .header("cache-control", "no-store"),
         )
+    }
+
+    /// The page that a person would sign in on: sends the browser back at once.
+    fn authorize(&mut self, call: &Call) -> Reply {
+        let said = |key: &str| {
+            call.query
+                .iter()
+                .find(|(name, _)| name == key)
+                .map(|(_, value)| value.clone())
+                .unwrap_or_default()
+        };
+        let wrong = |code: u32, words: &str| Reply::text(400, "text/html", format!("AADSTS{code}: {words}"));
+        if call.method != "GET" {
+            return Reply::empty(405);
+        }
+        let redirect = said("redirect_uri");
+        let Ok(mut back) = url::Url::parse(&redirect) else {
+            return wrong(50_011, "The redirect URI does not match.");
+        };
+        if said("client_id").is_empty() || said("response_type") != "code" {
+            return wrong(900_144, "The request body must contain client_id and response_type.");
+        }
+        // The port of a loopback address is not compared, its path is.
+        let is_loopback = matches!(back.host_str(), Some("localhost" | "127.0.0.1")) && back.path() == "/";
+        if !is_loopback || said("code_challenge_method") != "S256" || said("code_challenge").len() != 43 {
+            return wrong(50_011, "The redirect URI or the code challenge does not fit.");
+        }
+        let answer = if self.approve_devices {
+            let code = self.fresh("0.AX");
+            let offline = said("scope").contains("offline_access");
+            let known = BrowserCode {
+                client: said("client_id"),
+                redirect,
+                challenge: said("code_challenge"),
+                offline,
+                used: false,
+            };
+            self.codes.insert(code.clone(), known);
+            ("code", code)
+        } else {
+            ("error", "access_denied".to_owned())
+        };
+        back.query_pairs_mut().append_pair(answer.0, &answer.1).append_pair("state", &said("state"));
+        Reply::empty(302).header("location", back.to_string()).header("cache-control", "no-store")
+    }
+
+    /// A code is for who asked for it, and good once (AADSTS54005).
+    fn redeem(&mut self, form: &BTreeMap<String, String>) -> Result<bool, (&'static str, u32)> {
+        let field = |key: &str| form.get(key).map(String::as_str).unwrap_or_default();
+        let known = self.codes.get_mut(field("code")).ok_or(("invalid_grant", 70_000))?;
+        if known.used {
+            return Err(("invalid_grant", 54_005));
+        }
+        let challenge = URL_SAFE_NO_PAD.encode(Sha256::digest(field("code_verifier")));
+        let fits = known.client == field("client_id") && known.redirect == field("redirect_uri");
+        if !fits || known.challenge != challenge {
+            return Err(("invalid_grant", 70_000));
+        }
+        known.used = true;
+        Ok(known.offline)
     }
 
     fn device_code(&mut self, call: &Call, form: &BTreeMap<String, String>) -> Value {
@@ -182,7 +259,6 @@ impl Auth {
     ) -> Result<Value, (&'static str, u32)> {
         let field = |key: &str| form.get(key).map(String::as_str).unwrap_or_default();
         let scope = field("scope").to_owned();
-        let offline = scope.contains("offline_access");
         match field("grant_type") {
             "refresh_token" => {
                 let old = field("refresh_token").to_owned();
@@ -228,7 +304,10 @@ impl Auth {
             "authorization_code" if field("code").is_empty() || field("code_verifier").is_empty() => {
                 Err(("invalid_request", 900_144))
             }
-            "authorization_code" => Ok(self.grant(call, &scope, offline)),
+            "authorization_code" => {
+                let offline = self.redeem(form)?;
+                Ok(self.grant(call, &scope, offline))
+            }
             _ => Err(("unsupported_grant_type", 70_003)),
         }
     }

@@ -1,0 +1,68 @@
+//! `onedrivefs accounts`.
+
+use std::path::Path;
+
+use serde_json::json;
+
+use super::mount;
+use super::output::{CliError, print, print_json};
+use crate::config::{Choices, Environment, MountSettings};
+use crate::daemon::exit;
+use crate::daemon::signin::{self, Account};
+
+/// List the accounts of this machine.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  onedrivefs accounts
+  onedrivefs accounts --json | jq -r '.[].account'")]
+pub struct Args {
+    /// Where sign-ins are kept
+    #[arg(long, value_name = "D")]
+    state_dir: Option<String>,
+    /// Print them as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn run(args: &Args) -> Result<u8, CliError> {
+    let mut flags = Choices::default();
+    if let Some(dir) = &args.state_dir {
+        mount::set(&mut flags, "state-dir", dir)?;
+    }
+    let settings = MountSettings::resolve("me", Path::new("/"), flags, &Environment::of_process())?;
+    let accounts = signin::accounts(&settings.state_dir)?;
+    if args.json {
+        let lines: Vec<_> = accounts.iter().map(line).collect();
+        print_json(&lines)?;
+    } else if accounts.is_empty() {
+        print("no account; 'onedrivefs login' signs in to one\n")?;
+    } else {
+        print(&accounts.iter().map(text).collect::<String>())?;
+    }
+    Ok(exit::OK)
+}
+
+fn line(account: &Account) -> serde_json::Value {
+    json!({
+        "account": account.name,
+        "user": account.user,
+        "signed_in": account.is_signed_in,
+        "since": account.since.to_rfc3339_seconds(),
+        "read_only": account.read_only,
+        "tenant": account.tenant,
+        "client_id": account.client_id,
+        "graph_url": account.graph_url.as_str(),
+        "login_url": account.login_url.as_str(),
+    })
+}
+
+fn text(account: &Account) -> String {
+    let who = account.user.as_deref().unwrap_or("no drive of its own");
+    let state = if account.is_signed_in {
+        format!("signed in since {}", account.since.to_rfc3339_seconds())
+    } else {
+        format!("signed out; run 'onedrivefs login {}'", account.name)
+    };
+    let read_only = if account.read_only { ", read-only" } else { "" };
+    format!("{}: {who} (tenant {}){read_only}, {state}\n", account.name, account.tenant)
+}

@@ -1,0 +1,174 @@
+//! `onedrivefs login`.
+
+use std::io::{IsTerminal, Write};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use clap::ValueEnum;
+
+use super::mount;
+use super::output::{CliError, print, print_json};
+use crate::config::{Choices, Environment, MountSettings};
+use crate::daemon::exit;
+use crate::daemon::signin::{self, Account, LoginRequest, Prompt};
+
+/// Sign in to an account.
+///
+/// Opens the browser; where there is none, or with --device-code, shows a code to enter on any device. The sign-in is
+/// kept in the state directory, readable by you only, and is renewed by itself. Mounts that are signed out go on by
+/// themselves.
+///
+/// Needs an application registered with the service, once; without one this says how to register it.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  onedrivefs login                                    your account
+  onedrivefs login --client-id 1b4e28ba-2fa1-11d2-883f-0016d3cca427
+  onedrivefs login work --tenant contoso.com          another one, of an organisation
+  onedrivefs login --device-code                      on a machine without a browser
+  onedrivefs login archive --read-only                never changes anything
+  onedrivefs mount me ~/work --account work
+
+Exit codes: 2 if the application or an address is wrong; 5 if nobody finished the sign-in, or it was declined;
+6 if the service cannot be reached.")]
+pub struct Args {
+    /// What the account is called here [default: default]
+    account: Option<String>,
+    /// Show a code to enter on any device, instead of opening the browser
+    #[arg(long)]
+    device_code: bool,
+    /// Id of the registered application [default: that of the last sign-in]
+    #[arg(long, value_name = "ID")]
+    client_id: Option<String>,
+    /// Whose accounts: common, organizations, consumers, an organisation's id or domain [default: common]
+    #[arg(long, value_name = "T")]
+    tenant: Option<String>,
+    /// Which of the service's clouds
+    #[arg(long, value_enum, default_value_t = Cloud::Global)]
+    cloud: Cloud,
+    /// What to ask for, separated by spaces [default: files and sites, to read and write]
+    #[arg(long, value_name = "S")]
+    scopes: Option<String>,
+    /// Ask only for what reading needs; mounts of the account are read-only
+    #[arg(long)]
+    read_only: bool,
+    /// Where sign-ins are kept
+    #[arg(long, value_name = "D")]
+    state_dir: Option<String>,
+    /// Root of the Graph service, instead of the cloud's
+    #[arg(long, value_name = "U")]
+    graph_url: Option<String>,
+    /// Root of the sign-in service, instead of the cloud's
+    #[arg(long, value_name = "U")]
+    login_url: Option<String>,
+    /// Print who signed in as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// The service's clouds (graph-api 1.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Cloud {
+    Global,
+    Usgov,
+    Dod,
+    China,
+}
+
+impl Cloud {
+    /// Roots of the Graph and of the sign-in service.
+    fn roots(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Global => ("https://graph.microsoft.com", "https://login.microsoftonline.com"),
+            Self::Usgov => ("https://graph.microsoft.us", "https://login.microsoftonline.us"),
+            Self::Dod => ("https://dod-graph.microsoft.us", "https://login.microsoftonline.us"),
+            Self::China => ("https://microsoftgraph.chinacloudapi.cn", "https://login.chinacloudapi.cn"),
+        }
+    }
+}
+
+pub fn run(args: Args) -> Result<u8, CliError> {
+    let environment = Environment::of_process();
+    let settings = settings(&args, &environment)?;
+    let browser = if args.device_code { None } else { browser(&environment) };
+    let request = LoginRequest {
+        settings,
+        client_id: args.client_id,
+        tenant: args.tenant,
+        scopes: args.scopes,
+        read_only: args.read_only,
+        device_code: browser.is_none(),
+    };
+    let account = signin::login(&request, &mut |prompt| ask(&prompt, browser.as_deref()))?;
+    if args.json {
+        print_json(&serde_json::json!({ "account": account.name, "user": account.user }))?;
+    } else {
+        print(&welcome(&account))?;
+    }
+    Ok(exit::OK)
+}
+
+/// Account, addresses and directories.
+fn settings(args: &Args, environment: &Environment) -> Result<MountSettings, CliError> {
+    let mut flags = Choices::default();
+    for (value, name) in [
+        (&args.account, "account"),
+        (&args.state_dir, "state-dir"),
+        (&args.graph_url, "graph-url"),
+        (&args.login_url, "login-url"),
+    ] {
+        if let Some(value) = value {
+            mount::set(&mut flags, name, value)?;
+        }
+    }
+    if args.cloud != Cloud::Global {
+        let mut roots = Choices::default();
+        let (graph, login) = args.cloud.roots();
+        mount::set(&mut roots, "graph-url", graph)?;
+        mount::set(&mut roots, "login-url", login)?;
+        flags = flags.over(roots);
+    }
+    Ok(MountSettings::resolve("me", Path::new("/"), flags, environment)?)
+}
+
+/// The command that opens a browser, if there is a screen for one.
+fn browser(environment: &Environment) -> Option<String> {
+    let said = |name: &str| environment.variable(name).filter(|value| !value.is_empty());
+    if let Some(command) = said("BROWSER") {
+        return Some(command.to_string_lossy().into_owned());
+    }
+    said("DISPLAY").or(said("WAYLAND_DISPLAY")).map(|_| "xdg-open".to_owned())
+}
+
+fn ask(prompt: &Prompt, browser: Option<&str>) {
+    let words = match prompt {
+        Prompt::Code { code, address } => {
+            format!("Open {address} in a browser and enter the code {code}\n")
+        }
+        Prompt::Browser(url) => {
+            let opened = browser.is_some_and(|command| {
+                let mut command = Command::new(command);
+                command.arg(url.as_str()).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+                command.spawn().is_ok()
+            });
+            match opened {
+                true => format!("The sign-in continues in your browser. If none opened, open there: {url}\n"),
+                false => {
+                    format!("Open this in a browser of this machine: {url}\n(elsewhere: --device-code)\n")
+                }
+            }
+        }
+    };
+    // Nowhere is left to say that stderr is closed.
+    let _ = std::io::stderr().write_all(words.as_bytes());
+}
+
+fn welcome(account: &Account) -> String {
+    let who = account.user.as_deref().unwrap_or("an account without a drive of its own");
+    let name = if account.name == "default" { String::new() } else { format!(" --account {}", account.name) };
+    let next = if std::io::stdout().is_terminal() {
+        format!("Mount it with: onedrivefs mount me DIR{name}\n")
+    } else {
+        String::new()
+    };
+    format!("signed in: {who}\n{next}")
+}
