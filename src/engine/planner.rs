@@ -216,6 +216,10 @@ fn is_settled(item: &Item) -> bool {
     base.is_none_or(|base| conflict::is_current(base, item.node.remote.as_ref()))
 }
 
+fn has_unknown_inside(item: &Item) -> bool {
+    item.node.kind.is_directory() && !item.node.listed
+}
+
 struct Planner<'a> {
     world: &'a World,
     plan: Plan,
@@ -381,7 +385,7 @@ impl<'a> Planner<'a> {
             let notice = "deleted here, but something new appeared inside: it is back";
             return Some(Op::Settle(returned(remote, local(item), notice)));
         }
-        if self.is_covered(remote) || !self.deleting_has_ended(remote, local(item)) {
+        if self.is_covered(item, remote) || !self.deleting_has_ended(remote, local(item)) {
             return None;
         }
         if folder {
@@ -424,8 +428,8 @@ impl<'a> Planner<'a> {
     }
 
     /// Whether the delete of a folder above takes this node with it.
-    fn is_covered(&self, remote: &RemoteView) -> bool {
-        if self.world.looked.is_none() {
+    fn is_covered(&self, item: &Item, remote: &RemoteView) -> bool {
+        if self.world.looked.is_none() || has_unknown_inside(item) {
             return false;
         }
         let above = remote.parent.and_then(|parent| self.world.dirty.get(&parent));
@@ -451,6 +455,9 @@ impl<'a> Planner<'a> {
                     return false;
                 }
                 if self.must_be_confirmed(item) || self.has_children(child) || !is_settled(item) {
+                    return false;
+                }
+                if has_unknown_inside(item) {
                     return false;
                 }
                 if item.node.remote.as_ref().is_some_and(|view| self.awaiting.contains(&view.item)) {

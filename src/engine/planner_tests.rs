@@ -268,6 +268,21 @@ fn a_folder_that_was_found_on_the_service_after_the_look_is_looked_at_before_it_
     assert!(matches!(&ops(&world)[..], [(10, Op::Send(Send::Delete { folder: true, .. }))]));
 }
 
+/// It may hold what another client put there, and a DELETE of a folder above would not ask.
+#[test]
+fn a_folder_of_which_nobody_knows_what_is_inside_is_deleted_by_itself_before_the_tree_around_it() {
+    let mut world = world();
+    add(&mut world, 10, NodeKind::Folder, Some(remote_at("D", ROOT, "d", 0)), deleted(local_at(ROOT, "d")));
+    let inner = remote_at("E", NodeId(10), "e", 0);
+    let id = add(&mut world, 11, NodeKind::Folder, Some(inner), deleted(local_at(NodeId(10), "e")));
+    let below = remote_at("F", NodeId(11), "f", 1);
+    add(&mut world, 12, NodeKind::File, Some(below), deleted(local_at(NodeId(11), "f")));
+    world.dirty.get_mut(&id).unwrap().node.listed = false;
+    assert!(matches!(&ops(&world)[..], [(11, Op::Send(Send::Delete { folder: true, .. }))]));
+    world.dirty.get_mut(&id).unwrap().node.listed = true;
+    assert!(matches!(&ops(&world)[..], [(10, Op::Send(Send::Delete { folder: true, .. }))]));
+}
+
 #[test]
 fn a_tree_is_deleted_from_the_bottom_where_no_look_at_the_drive_is_to_be_had() {
     let mut world = world();

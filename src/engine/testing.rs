@@ -56,6 +56,6 @@ pub(super) fn node(id: NodeId, kind: NodeKind) -> Node {
         own_time: Timestamp(0),
         ctime: Timestamp(0),
         shown_mtime: None,
-        listed: false,
+        listed: true,
     }
 }
