@@ -120,9 +120,7 @@ fn who_enters_the_code_is_signed_in_and_the_secret_is_nobodys_to_see() {
     // S234: what was said once is known.
     person.service.control.hold_devices();
     person.service.control.decide_devices(true);
-    let mut again = person.command(&["login", "--device-code"]);
-    again.args(["--graph-url", &person.service.url(), "--login-url", &person.service.url()]);
-    let mut again = Waiting::spawn(again);
+    let mut again = Waiting::spawn(person.command(&["login", "--device-code"]));
     let decided = until(Duration::from_secs(60), || {
         person.service.control.decide_devices(false);
         again.0.try_wait().expect("ours").is_some()
@@ -162,6 +160,37 @@ impl Drop for Waiting {
     }
 }
 
+/// `login` in a browser, up to where the sign-in service sends that back to this machine.
+fn open_browser(person: &Person) -> (Waiting, String) {
+    let (browser, opened) = (person.path("browser"), person.path("opened"));
+    let script = format!("#!/bin/sh\nprintf '%s' \"$1\" > '{0}.new' && mv '{0}.new' '{0}'\n", text(&opened));
+    std::fs::write(&browser, script).expect("written");
+    std::fs::set_permissions(&browser, PermissionsExt::from_mode(0o755)).expect("executable");
+    let mut command = person.login(&[]);
+    command.env("BROWSER", &browser);
+    let waiting = Waiting::spawn(command);
+    assert!(until(Duration::from_secs(60), || opened.exists()), "no browser was opened");
+    let url = std::fs::read_to_string(&opened).expect("an address");
+    let (head, _) = get(&url);
+    let location = head.lines().find_map(|line| line.strip_prefix("location: ")).expect("sent back");
+    (waiting, location.to_owned())
+}
+
+// S231.
+#[test]
+fn a_browser_that_does_not_wait_for_the_last_page_has_signed_in_all_the_same() {
+    let person = Person::new();
+    let (waiting, location) = open_browser(&person);
+    let (host, target) =
+        location.strip_prefix("http://").and_then(|rest| rest.split_once('/')).expect("a path");
+    let mut stream = TcpStream::connect(host).expect("it listens");
+    write!(stream, "GET /{target} HTTP/1.1\r\nHost: {host}\r\n\r\n").expect("sent");
+    drop(stream);
+    let (code, said) = waiting.end();
+    assert_eq!(code, Some(0), "{said}");
+    assert_eq!(person.accounts()[0]["signed_in"], true);
+}
+
 // S231.
 #[test]
 fn the_browser_comes_back_and_shows_how_it_ended() {
@@ -170,19 +199,7 @@ fn the_browser_comes_back_and_shows_how_it_ended() {
         if !approved {
             person.service.control.hold_devices();
         }
-        let (browser, opened) = (person.path("browser"), person.path("opened"));
-        let script =
-            format!("#!/bin/sh\nprintf '%s' \"$1\" > '{0}.new' && mv '{0}.new' '{0}'\n", text(&opened));
-        std::fs::write(&browser, script).expect("written");
-        std::fs::set_permissions(&browser, PermissionsExt::from_mode(0o755)).expect("executable");
-        let mut command = person.login(&[]);
-        command.env("BROWSER", &browser);
-        let waiting = Waiting::spawn(command);
-        assert!(until(Duration::from_secs(60), || opened.exists()), "no browser was opened");
-        let url = std::fs::read_to_string(&opened).expect("an address");
-        let (head, _) = get(&url);
-        let location =
-            head.lines().find_map(|line| line.strip_prefix("location: ")).expect("sent back").to_owned();
+        let (waiting, location) = open_browser(&person);
         // What browsers do besides: connections that ask nothing, and a picture for the tab.
         let rest = location.strip_prefix("http://").expect("plain");
         let (host, _) = rest.split_once('/').expect("a path");

@@ -152,9 +152,15 @@ pub fn logout(state_dir: &Path, name: &str) -> Result<bool, DaemonError> {
 
 /// Signs a person in and keeps that. Blocks until the person is done; `prompt` says what there is to do.
 pub fn login(request: &LoginRequest, prompt: &mut dyn FnMut(Prompt)) -> Result<Account, DaemonError> {
-    let settings = &request.settings;
+    let mut settings = request.settings.clone();
     let last = read_account(&settings.state_dir, &settings.account).unwrap_or_default();
-    let account = wanted(request, last.as_ref())?;
+    if let Some(last) = &last
+        && settings.graph_url == MountSettings::default_graph_url()
+    {
+        (settings.graph_url, settings.login_url) = (last.graph_url.clone(), last.login_url.clone());
+    }
+    let settings = &settings;
+    let account = wanted(request, settings, last.as_ref())?;
     make_private(&settings.state_dir.join(&settings.account))?;
     let runtime = lifecycle::runtime()?;
     runtime.block_on(async {
@@ -164,8 +170,11 @@ pub fn login(request: &LoginRequest, prompt: &mut dyn FnMut(Prompt)) -> Result<A
 }
 
 /// What the sign-in is to be for, with nothing left open.
-fn wanted(request: &LoginRequest, last: Option<&Account>) -> Result<Account, DaemonError> {
-    let settings = &request.settings;
+fn wanted(
+    request: &LoginRequest,
+    settings: &MountSettings,
+    last: Option<&Account>,
+) -> Result<Account, DaemonError> {
     let known = last.filter(|last| last.login_url == settings.login_url);
     let built_in = option_env!("ONEDRIVEFS_CLIENT_ID").map(str::to_owned);
     let client_id = request.client_id.clone().or(known.map(|last| last.client_id.clone())).or(built_in);
@@ -224,13 +233,8 @@ async fn sign_in(
     })?;
     let request = application.begin_in_browser(&page.address()).map_err(refused)?;
     prompt(Prompt::Browser(request.url.clone()));
-    let finish = page.answer(async |query| {
-        let code = request.answer(query)?;
-        Some(match code {
-            Ok(code) => application.redeem(&endpoint, &request, code).await,
-            Err(error) => Err(error),
-        })
-    });
+    let redeem = async |code| application.redeem(&endpoint, &request, code).await;
+    let finish = page.answer(|query| request.answer(query), redeem);
     match tokio::time::timeout(BROWSER_LIMIT, finish).await {
         Ok(done) => done.map_err(refused),
         Err(_) => Err(refused(AuthError::SignedOut {
@@ -361,7 +365,7 @@ mod tests {
             read_only,
             device_code: true,
         };
-        wanted(&request, None).expect("all is said")
+        wanted(&request, &request.settings, None).expect("all is said")
     }
 
     // S236.

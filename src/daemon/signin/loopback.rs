@@ -3,7 +3,8 @@
 use std::convert::Infallible;
 use std::io;
 use std::net::Ipv4Addr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -14,9 +15,13 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{mpsc, oneshot};
 
-use crate::auth::{AuthError, SignIn};
+use crate::auth::{AuthError, Secret};
+
+/// So long the browser's page may take at the end.
+const GOODBYE: Duration = Duration::from_secs(1);
 
 /// Listens where the browser will come.
 pub(super) struct Page {
@@ -36,53 +41,79 @@ impl Page {
         format!("http://localhost:{}/", self.port)
     }
 
-    /// Shows the browser how the sign-in ended, which `finish` tells from its query; none: it was something else.
-    pub async fn answer(
+    /// Waits for the answer that `read` finds in a query, redeems it, and shows the browser how that ended.
+    pub async fn answer<T>(
         self,
-        finish: impl AsyncFn(&str) -> Option<Result<SignIn, AuthError>>,
-    ) -> Result<SignIn, AuthError> {
-        let ended = Mutex::new(None);
+        read: impl Fn(&str) -> Option<Result<Secret, AuthError>>,
+        redeem: impl AsyncFnOnce(Secret) -> Result<T, AuthError>,
+    ) -> Result<T, AuthError> {
+        let (sender, mut answers) = mpsc::channel::<Answer>(1);
         let show = |request: Request<Incoming>| {
-            let (ended, finish) = (&ended, &finish);
+            let query = request.uri().query().filter(|_| request.uri().path() == "/");
+            // Before anything is waited for: a browser that closes its connection ends what is below.
+            let told = query.and_then(&read).and_then(|code| {
+                let (tell, told) = oneshot::channel();
+                // Where nobody takes it any more, another answer was first.
+                sender.try_send(Answer { code, tell }).ok().map(|()| told)
+            });
             async move {
-                let query = request.uri().query().unwrap_or_default();
-                let result = if request.uri().path() == "/" { finish(query).await } else { None };
-                let answer = page(result.as_ref());
-                if result.is_some() {
-                    *ended.lock().unwrap_or_else(PoisonError::into_inner) = result;
-                }
-                Ok::<_, Infallible>(answer)
+                let ended = match told {
+                    Some(told) => told.await.ok(),
+                    None => None,
+                };
+                Ok::<_, Infallible>(page(ended.as_ref()))
             }
         };
         // Browsers open connections that they ask nothing on.
         let mut connections = FuturesUnordered::new();
-        loop {
+        let answer = loop {
             tokio::select! {
+                Some(answer) = answers.recv() => break answer,
                 accepted = self.listener.accept() => match accepted {
-                    Ok((stream, _)) => {
-                        let mut http = http1::Builder::new();
-                        connections.push(http.keep_alive(false).serve_connection(TokioIo::new(stream), service_fn(show)));
-                    }
+                    Ok((stream, _)) => connections.push(serve(stream, show)),
                     Err(error) => return Err(AuthError::Network(Arc::new(error))),
                 },
-                Some(served) = connections.next() => {
-                    if let Err(error) = served {
-                        tracing::debug!(%error, "the browser went away");
-                    }
-                    let ended = ended.lock().unwrap_or_else(PoisonError::into_inner).take();
-                    if let Some(result) = ended {
-                        return result;
-                    }
-                }
+                Some(()) = connections.next() => {}
             }
+        };
+        // Not in the browser's connection, which may end at any time: a code is good once.
+        let result = match answer.code {
+            Ok(code) => redeem(code).await,
+            Err(error) => Err(error),
+        };
+        if answer.tell.send(result.as_ref().map(drop).map_err(Clone::clone)).is_err() {
+            tracing::debug!("the browser went away");
         }
+        let shown = async { while connections.next().await.is_some() {} };
+        if tokio::time::timeout(GOODBYE, shown).await.is_err() {
+            tracing::debug!("a browser that asks for nothing is not waited for");
+        }
+        result
     }
 }
 
-fn page(result: Option<&Result<SignIn, AuthError>>) -> Response<Full<Bytes>> {
+/// What a browser came back with, and who shows it how that ended.
+struct Answer {
+    code: Result<Secret, AuthError>,
+    tell: oneshot::Sender<Result<(), AuthError>>,
+}
+
+async fn serve<S, F>(stream: TcpStream, show: S)
+where
+    S: Fn(Request<Incoming>) -> F,
+    F: Future<Output = Result<Response<Full<Bytes>>, Infallible>>,
+{
+    let mut http = http1::Builder::new();
+    if let Err(error) = http.keep_alive(false).serve_connection(TokioIo::new(stream), service_fn(show)).await
+    {
+        tracing::debug!(%error, "the browser went away");
+    }
+}
+
+fn page(result: Option<&Result<(), AuthError>>) -> Response<Full<Bytes>> {
     let (status, title, words) = match result {
         None => (StatusCode::NOT_FOUND, "Nothing is here", "This is not the answer to a sign-in.".to_owned()),
-        Some(Ok(_)) => (StatusCode::OK, "Signed in", "You can close this page.".to_owned()),
+        Some(Ok(())) => (StatusCode::OK, "Signed in", "You can close this page.".to_owned()),
         Some(Err(error)) => (StatusCode::OK, "Not signed in", error.to_string()),
     };
     let text = format!(
