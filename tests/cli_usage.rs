@@ -57,6 +57,7 @@ fn a_mistake_is_one_line_on_stderr_with_what_why_and_remedy() {
         (&["login", "../x", "--client-id", "c"], 2, "is no account name"),
         (&["login", "--client-id", "c", "--login-url", "http://example.com"], 2, "use https"),
         (&["login", "--cloud", "mars"], 2, "usgov"),
+        (&["drives"], 5, "run 'onedrivefs login default'"),
         (&["logout"], 5, "nobody is signed in"),
         (&["emulator", "--listen", "0.0.0.0:80"], 2, "open to the network"),
         (&["demo", mount, "--seed", "/nowhere"], 2, "/nowhere"),

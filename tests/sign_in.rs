@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use mounted_support::service::Service;
 use mounted_support::{can_mount, process, text, until};
-use onedrivefs::emulator::{EmulatorConfig, Flavour, Tokens};
+use onedrivefs::emulator::{EmulatorConfig, Fault, FaultAction, Flavour, Tokens};
 use serde_json::Value;
 
 /// A person's machine, and a service that knows only tokens which it gave out.
@@ -22,11 +22,8 @@ struct Person {
 
 impl Person {
     fn new() -> Self {
-        let config = EmulatorConfig {
-            flavour: Flavour::Business,
-            tokens: Tokens::List(Vec::new()),
-            ..EmulatorConfig::default()
-        };
+        let tokens = Tokens::List(Vec::new());
+        let config = EmulatorConfig { flavour: Flavour::Business, tokens, ..EmulatorConfig::default() };
         let home = tempfile::Builder::new().prefix("odfs-").tempdir().expect("a directory");
         Self { home, service: Service::with(config) }
     }
@@ -263,4 +260,38 @@ fn a_mount_that_is_signed_out_goes_on_after_the_next_sign_in() {
     let synced = until(Duration::from_secs(60), || mount.status()["pending"] == 0);
     assert!(synced, "{}", mount.status());
     assert_eq!(mount.status()["state"], "online");
+}
+
+// S237.
+#[test]
+fn the_drives_that_an_account_reaches_are_listed_with_what_mount_takes_for_them() {
+    let person = Person::new();
+    person.sign_in();
+    let found: Value = serde_json::from_slice(&person.run(&["drives", "--json"]).stdout).expect("JSON");
+    let drives = found["drives"].as_array().expect("a list");
+    assert_eq!(drives[0]["place"], "OneDrive");
+    assert_eq!(drives[0]["drive"], "me");
+    let library =
+        drives.iter().find(|drive| drive["place"].as_str().is_some_and(|it| it.starts_with("Sites/Team/")));
+    let id = library.expect("a library")["drive"].as_str().expect("an id").to_owned();
+    assert!(id.starts_with("b!"), "{id}");
+    let said = words(&person.run(&["drives"]));
+    assert!(said.contains("OneDrive: me, ") && said.contains(&id), "{said}");
+    // One thing that is refused hides nothing else.
+    person.service.control.inject(Fault {
+        method: Some("GET".into()),
+        path: Some("/sites".into()),
+        op: None,
+        skip: 0,
+        count: None,
+        action: FaultAction::Status {
+            status: 403,
+            code: Some("accessDenied".into()),
+            inner: None,
+            retry_after: None,
+            after: false,
+        },
+    });
+    let said = words(&person.run(&["drives"]));
+    assert!(said.contains("OneDrive: me, ") && said.contains("not told: sites: "), "{said}");
 }

@@ -6,6 +6,7 @@ mod completions;
 mod confirm;
 mod conflicts;
 mod demo;
+mod drives;
 mod emulator;
 mod free;
 mod login;
@@ -66,6 +67,7 @@ enum Command {
     Login(Box<login::Args>),
     Logout(logout::Args),
     Accounts(accounts::Args),
+    Drives(drives::Args),
     Demo(demo::Args),
     Emulator(Box<emulator::Args>),
     #[command(hide = true)]
@@ -107,6 +109,7 @@ fn execute(command: Command) -> Result<u8, CliError> {
         Command::Login(args) => login::run(*args),
         Command::Logout(args) => logout::run(&args),
         Command::Accounts(args) => accounts::run(&args),
+        Command::Drives(args) => drives::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Emulator(args) => emulator::run(*args),
         Command::Completions(args) => completions::run(&args, &mut Cli::command()),

@@ -9,6 +9,7 @@ mod handler;
 mod keeping;
 mod lifecycle;
 pub mod mounts;
+pub mod reach;
 mod report;
 pub mod rescue;
 mod settling;
