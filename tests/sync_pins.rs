@@ -320,6 +320,30 @@ async fn only_clean_closed_unpinned_content_is_freed_and_the_rest_is_named() {
     assert_eq!(service.control.content("folder/dirty").unwrap(), "unsent");
 }
 
+// S196.
+#[tokio::test(start_paused = true)]
+async fn what_is_closed_a_moment_later_is_freed_all_the_same() {
+    let service = Service::new(Flavour::Business);
+    service.write_elsewhere("folder/late", "content");
+    service.write_elsewhere("folder/open", "content");
+    let machine = service.machine().await;
+    machine.look().await;
+    let (late, _open) =
+        (machine.open("folder/late", READ).await.unwrap(), machine.open("folder/open", READ).await.unwrap());
+    for name in ["late", "open"] {
+        machine.read(&format!("folder/{name}")).await.unwrap();
+    }
+    let closed = async {
+        sleep(Duration::from_millis(300)).await;
+        machine.close(late).await.unwrap();
+    };
+    let top = machine.node("folder").await;
+    let (freed, ()) = tokio::join!(machine.engine.free(top), closed);
+    let freed = freed.unwrap();
+    assert!(freed.files == 1 && freed.bytes > 0 && freed.refused_files == 1, "{freed:?}");
+    assert_eq!(freed.refused, [(machine.node("folder/open").await, Refusal::Open)]);
+}
+
 // S197.
 #[tokio::test(start_paused = true)]
 async fn the_attribute_pins_and_unpins_as_the_commands_do() {

@@ -1,11 +1,16 @@
 //! What content is on this machine, and giving it up.
 
 use std::collections::HashSet;
+use std::time::Duration;
 
 use super::keep::{self, Refusal, TOLD};
 use super::{Engine, EngineError, Inner};
 use crate::model::{ItemId, NodeId};
 use crate::store::{Change, NodeKind, StoreError};
+
+/// How often it is looked whether a file was closed, and the time between.
+const CLOSE_PATIENCE: u32 = 10;
+const CLOSE_PAUSE: Duration = Duration::from_millis(100);
 
 /// What is here of a file that the service has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,10 +56,30 @@ impl Engine {
         Ok(self.0.blocking.start(move || inner.held_below(top)).await?)
     }
 
-    /// Gives up the local content of what is at or below `top`, where that may be.
+    /// Gives up the local content of what is at or below `top`, where that may be. What was closed only just, the kernel
+    /// may say a moment later: what is open is waited for that long.
     pub async fn free(&self, top: NodeId) -> Result<Freed, EngineError> {
-        let inner = self.0.clone();
-        Ok(self.0.blocking.start(move || inner.free(top)).await?)
+        let free = async |node| {
+            let inner = self.0.clone();
+            self.0.blocking.start(move || inner.free(node)).await
+        };
+        let mut freed = free(top).await?;
+        for _ in 0..CLOSE_PATIENCE {
+            if !freed.refused.iter().any(|(_, why)| *why == Refusal::Open) {
+                break;
+            }
+            self.0.pause(CLOSE_PAUSE).await;
+            let is_closed =
+                |(id, why): &mut (NodeId, Refusal)| *why == Refusal::Open && !self.0.open.is_open(*id);
+            for (id, _) in freed.refused.extract_if(.., is_closed).collect::<Vec<_>>() {
+                let more = free(id).await?;
+                freed.files += more.files;
+                freed.bytes += more.bytes;
+                freed.refused_files = freed.refused_files + more.refused_files - 1;
+                freed.refused.extend(more.refused);
+            }
+        }
+        Ok(freed)
     }
 }
 
