@@ -22,8 +22,8 @@ const URL_LIFE: Duration = Duration::from_secs(300);
 /// How long a transfer may take to begin while the service is known to be out of reach: enough to notice that
 /// it is back, too short to be felt as a hang.
 pub(super) const OFFLINE_PATIENCE: Duration = Duration::from_millis(800);
-/// Pages of a folder that are asked for the addresses on them.
-const LISTED_PAGES: usize = 10;
+/// Pages of a folder that are asked for the addresses on them: somebody waits for all of these.
+const LISTED_PAGES: usize = 3;
 const URLS: NonZeroUsize = NonZeroUsize::new(10_000).expect("not zero");
 const RENAMED: NonZeroUsize = NonZeroUsize::new(1_000).expect("not zero");
 
