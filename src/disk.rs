@@ -414,4 +414,27 @@ mod tests {
         file.punch_hole("t", 2 << 20, 10).expect("beyond the end is no error");
         assert!(Disk::new().free_bytes(dir.path()).expect("statvfs") > 0);
     }
+
+    /// The kernel tells the holder of a lease by a signal whose default is to end the process.
+    #[test]
+    fn who_asks_for_writers_while_one_comes_lives_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lent");
+        let file = Disk::new().create("t", &path).unwrap();
+        let lent = file.reopen_for_reading().unwrap();
+        assert!(lent.has_writers());
+        drop(file);
+        assert!(!lent.has_writers());
+        std::thread::scope(|scope| {
+            let writer = scope.spawn(|| {
+                for _ in 0..2000 {
+                    std::fs::File::options().write(true).open(&path).unwrap();
+                }
+            });
+            while !writer.is_finished() {
+                lent.has_writers();
+            }
+        });
+        assert!(!lent.has_writers());
+    }
 }

@@ -11,6 +11,8 @@ use super::{Call, Copied, Disk, Stat, check};
 
 /// Bytes copied or zeroed at once.
 const CHUNK: usize = 1 << 20;
+/// Which signal the kernel sends about a descriptor (fcntl(2), Linux).
+const F_SETSIG: libc::c_int = 10;
 
 /// An open file whose changes are steps.
 #[derive(Debug)]
@@ -58,13 +60,18 @@ impl DiskFile {
     /// False where the file system cannot tell.
     #[allow(unsafe_code)]
     pub fn has_writers(&self) -> bool {
+        // SAFETY: the descriptor is owned by `self.file`, open for all calls; no memory is passed.
+        let control =
+            |what, value: libc::c_int| check(unsafe { libc::fcntl(self.file.as_raw_fd(), what, value) });
+        // Who opens it for writing meanwhile has the kernel signal the lease's holder: with one that nobody heeds, not
+        // with SIGIO, which ends a process.
+        if control(F_SETSIG, libc::SIGURG).is_err() {
+            return false;
+        }
         // A lease for reading is given only on a file that nobody can write to.
-        // SAFETY: the descriptor is owned by `self.file`, open for both calls; no memory is passed.
-        let lease =
-            |kind: libc::c_int| check(unsafe { libc::fcntl(self.file.as_raw_fd(), libc::F_SETLEASE, kind) });
-        match lease(libc::F_RDLCK) {
+        match control(libc::F_SETLEASE, libc::F_RDLCK) {
             Ok(_) => {
-                let _ = lease(libc::F_UNLCK);
+                let _ = control(libc::F_SETLEASE, libc::F_UNLCK);
                 false
             }
             Err(error) => error.raw_os_error() == Some(libc::EAGAIN),
