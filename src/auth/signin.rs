@@ -14,8 +14,12 @@ use uuid::Uuid;
 use super::oauth::{Grant, Refusal, exchange};
 use super::{AccessToken, AuthError, OAuthClient, Secret, StoredToken, TokenEndpoint};
 
-/// Between two looks whether the user is done, where the service does not say (RFC 8628).
+/// Between two looks whether the user is done, where the service does not say (RFC 8628); and what it may say.
 const INTERVAL_S: u64 = 5;
+const INTERVALS_S: std::ops::RangeInclusive<u64> = 1..=60;
+/// How long a code lives where the service does not say (graph-api 1.3), and at most.
+const CODE_LIFE_S: u64 = 900;
+const CODE_LIFE_MAX_S: u64 = 86_400;
 /// What a service that is asked too often wants on top of that, for good.
 const SLOW_DOWN: Duration = Duration::from_secs(5);
 
@@ -102,8 +106,10 @@ impl Application {
         endpoint: &dyn TokenEndpoint,
         code: &DeviceCode,
     ) -> Result<SignIn, AuthError> {
-        let mut wait = Duration::from_secs(code.interval.unwrap_or(INTERVAL_S));
-        let ends = tokio::time::Instant::now() + Duration::from_secs(code.expires_in.unwrap_or(900));
+        let interval = code.interval.unwrap_or(INTERVAL_S);
+        let mut wait = Duration::from_secs(interval.clamp(*INTERVALS_S.start(), *INTERVALS_S.end()));
+        let life = Duration::from_secs(code.expires_in.unwrap_or(CODE_LIFE_S).min(CODE_LIFE_MAX_S));
+        let ends = tokio::time::Instant::now() + life;
         loop {
             tokio::time::sleep(wait).await;
             let form = vec![

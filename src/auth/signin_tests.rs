@@ -62,6 +62,21 @@ async fn a_device_code_that_is_declined_or_too_old_is_not_asked_for_again() {
 
 // S230.
 #[tokio::test(start_paused = true)]
+async fn a_service_that_says_nonsense_about_times_is_neither_pressed_nor_waited_for_for_ever() {
+    for (interval, life, seconds) in [(0, 900, 4), (u64::MAX, u64::MAX, 122)] {
+        let endpoint = endpoint(&[PENDING, GRANT]);
+        let text = CODE
+            .replace("900", &life.to_string())
+            .replace("\"interval\":5", &format!("\"interval\":{interval}"));
+        let code = serde_json::from_str(&text).expect("a device code");
+        let began = tokio::time::Instant::now();
+        application().await_device(&endpoint, &code).await.expect("signed in");
+        assert_eq!(began.elapsed().as_secs(), seconds, "{interval}");
+    }
+}
+
+// S230.
+#[tokio::test(start_paused = true)]
 async fn a_network_that_is_away_for_a_while_does_not_end_a_sign_in() {
     let (done, _) = wait_for(&[(503, "busy"), PENDING, (502, ""), GRANT]).await;
     done.expect("signed in");
