@@ -88,7 +88,7 @@ impl ControlHandler for Fake {
                 bytes: 3 << 20,
                 missing_files: missing,
                 missing_bytes: missing << 20,
-                waits_for: Some("offline".into()),
+                waits_for: Some(MountState::Offline),
                 ..PinOutcome::default()
             })
         })
@@ -322,7 +322,7 @@ fn all_paths_are_pinned_before_any_is_waited_for_and_what_is_queued_is_said() {
     let (stdout, stderr, code) = text(&running.run(&[&"pin", &one, &other]));
     assert_eq!((stderr.as_str(), code), ("", 6));
     assert!(
-        stdout.contains("1.0 MiB of 1 file to fetch: queued until the service can be reached"),
+        stdout.contains("1.0 MiB of 1 file to fetch, queued until the service can be reached"),
         "{stdout}"
     );
     let (stdout, _, code) = text(&running.run(&[&"pin", &"--no-wait", &"--json", &one]));

@@ -79,7 +79,7 @@ async fn unsent(service: &Service) -> Machine {
     machine.unlink("gone.txt").await.unwrap();
     // Deleted too, but its content is here as long as it is open.
     machine.write("held.txt", "deleted while it is open").await;
-    machine.open("held.txt", OpenFlags { read: true, ..OpenFlags::default() }).await.unwrap();
+    machine.open("held.txt", OpenFlags::READ).await.unwrap();
     machine.unlink("held.txt").await.unwrap();
     let root = onedrivefs::model::Ino::ROOT;
     machine.files.symlink(ME, root, "link".as_ref(), "docs/sent.txt".as_ref()).await.unwrap();
@@ -272,8 +272,7 @@ async fn a_file_changed_in_part_is_completed_from_the_cache_or_says_what_it_lack
     let is_read = machine.read("big").await.unwrap().len();
     assert_eq!(is_read, size);
     service.control.cut();
-    let open =
-        machine.open("big", OpenFlags { read: true, write: true, ..OpenFlags::default() }).await.unwrap();
+    let open = machine.open("big", OpenFlags::READ_WRITE).await.unwrap();
     machine.files.write(open.0, open.1, 1000, b"ours".to_vec().into()).await.unwrap();
     machine.close(open).await.unwrap();
     machine.crash();

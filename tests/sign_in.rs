@@ -284,13 +284,7 @@ fn the_drives_that_an_account_reaches_are_listed_with_what_mount_takes_for_them(
         op: None,
         skip: 0,
         count: None,
-        action: FaultAction::Status {
-            status: 403,
-            code: Some("accessDenied".into()),
-            inner: None,
-            retry_after: None,
-            after: false,
-        },
+        action: FaultAction::status(403, "accessDenied"),
     });
     let said = words(&person.run(&["drives"]));
     assert!(said.contains("OneDrive: me, ") && said.contains("not told: sites: "), "{said}");

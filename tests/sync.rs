@@ -436,7 +436,7 @@ async fn a_partly_read_file_can_be_changed_in_the_middle() {
         let old = "abcdefgh".repeat(1 << 18);
         service.write_elsewhere("a.bin", &old);
         let machine = service.machine().await;
-        let flags = OpenFlags { read: true, write: true, ..OpenFlags::default() };
+        let flags = OpenFlags::READ_WRITE;
         let open = machine.open("a.bin", flags).await.unwrap();
         machine.files.write(open.0, open.1, 1_000_000, b"CHANGED".to_vec().into()).await.unwrap();
         machine.close(open).await.unwrap();
@@ -456,7 +456,7 @@ async fn a_partly_changed_file_whose_item_was_deleted_elsewhere_is_sent_whole_af
         service.write_elsewhere("a.bin", &old);
         let machine = service.machine().await;
         assert!(machine.read("a.bin").await.unwrap() == old);
-        let flags = OpenFlags { read: true, write: true, ..OpenFlags::default() };
+        let flags = OpenFlags::READ_WRITE;
         let open = machine.open("a.bin", flags).await.unwrap();
         machine.files.write(open.0, open.1, 500_000, b"CHANGED".to_vec().into()).await.unwrap();
         machine.close(open).await.unwrap();
@@ -496,7 +496,7 @@ async fn a_file_that_is_replaced_by_rename_stays_readable_until_it_is_closed() {
     service.write_elsewhere("a.txt", "old content");
     let machine = service.machine().await;
     machine.look().await;
-    let open = machine.open("a.txt", OpenFlags { read: true, ..OpenFlags::default() }).await.unwrap();
+    let open = machine.open("a.txt", OpenFlags::READ).await.unwrap();
     assert_eq!(machine.files.read(open.0, open.1, 0, 3).await.unwrap(), "old");
     machine.write("a.tmp", "new content").await;
     machine.rename("a.tmp", "a.txt").await.unwrap();

@@ -223,7 +223,7 @@ async fn what_a_program_has_open_is_not_settled() {
     service.write_elsewhere("a.txt", "base");
     let machine = service.machine().await;
     let copy = conflict(&service, &machine, "a.txt", "ours", "theirs").await;
-    let open = machine.open("a.txt", OpenFlags { read: true, ..OpenFlags::default() }).await.unwrap();
+    let open = machine.open("a.txt", OpenFlags::READ).await.unwrap();
     let refused = machine.settle(name(&copy), Keep::Local).await;
     assert!(matches!(refused, Err(SettleError::Open(_))), "{refused:?}");
     machine.close(open).await.unwrap();
@@ -296,13 +296,7 @@ fn refuse(service: &Service, method: &str, path: Option<&str>, status: u16, code
         op: None,
         skip: 0,
         count: None,
-        action: FaultAction::Status {
-            status,
-            code: Some(code.into()),
-            inner: None,
-            retry_after: None,
-            after: false,
-        },
+        action: FaultAction::status(status, code),
     })
 }
 

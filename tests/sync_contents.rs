@@ -263,10 +263,10 @@ async fn a_large_file_that_was_sent_while_it_was_open_is_written_on_without_a_co
         let machine = service.quiet_machine().await;
         let mut content = "0123456789abcdef".repeat(9 << 16);
         machine.write("big", &content).await;
-        let reader = machine.open("big", OpenFlags { read: true, ..OpenFlags::default() }).await.unwrap();
+        let reader = machine.open("big", OpenFlags::READ).await.unwrap();
         machine.sync().await;
         assert!(service.control.content("big").unwrap() == content);
-        let flags = OpenFlags { read: true, write: true, ..OpenFlags::default() };
+        let flags = OpenFlags::READ_WRITE;
         let writer = machine.open("big", flags).await.unwrap();
         machine.files.write(writer.0, writer.1, 5, "CHANGED".into()).await.unwrap();
         machine.close(writer).await.unwrap();

@@ -11,15 +11,7 @@ use onedrivefs::vfs::{Filesystem, Handle, OpenFlags};
 use sync_support::{Machine, Service};
 
 const FLAVOURS: [Flavour; 3] = [Flavour::Personal, Flavour::Business, Flavour::DocumentLibrary];
-const WRITE: OpenFlags = OpenFlags {
-    read: true,
-    write: true,
-    append: false,
-    truncate: false,
-    exclusive: false,
-    sync: false,
-    direct: false,
-};
+const WRITE: OpenFlags = OpenFlags::READ_WRITE;
 /// The settle time and a moment to send.
 const SETTLED: Duration = Duration::from_secs(4);
 const PAUSE: Duration = Duration::from_secs(300);

@@ -215,7 +215,7 @@ async fn an_open_file_is_read_and_written_on_under_its_new_id() {
         service.write_elsewhere("d/a.bin", &old);
         let machine = service.machine().await;
         machine.look().await;
-        let flags = OpenFlags { read: true, write: true, ..OpenFlags::default() };
+        let flags = OpenFlags::READ_WRITE;
         let open = machine.open("d/a.bin", flags).await.unwrap();
         machine.files.write(open.0, open.1, 1_000_000, b"CHANGED".to_vec().into()).await.unwrap();
         change_ids(&service, Told::ByMissing);

@@ -15,15 +15,7 @@ use sync_support::{ME, Machine, Service};
 use tokio::time::{Instant, sleep};
 
 const A_ROUND: Duration = Duration::from_secs(70);
-const READ: OpenFlags = OpenFlags {
-    read: true,
-    write: false,
-    append: false,
-    truncate: false,
-    exclusive: false,
-    sync: false,
-    direct: false,
-};
+const READ: OpenFlags = OpenFlags::READ;
 
 impl Machine {
     async fn node(&self, path: &str) -> NodeId {

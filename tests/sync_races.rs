@@ -172,13 +172,7 @@ async fn an_edit_elsewhere_after_two_failures_of_ours_is_not_overwritten() {
         let service = Service::new(flavour);
         service.write_elsewhere("a.txt", "base");
         let machine = service.quiet_machine().await;
-        let locked = FaultAction::Status {
-            status: 423,
-            code: Some("resourceLocked".into()),
-            inner: None,
-            retry_after: None,
-            after: false,
-        };
+        let locked = FaultAction::status(423, "resourceLocked");
         fault(&service, "PUT", "content", 3, locked);
         machine.write("a.txt", "mine").await;
         tokio::time::sleep(Duration::from_secs(20)).await;
@@ -216,7 +210,7 @@ async fn what_is_written_to_an_open_file_after_it_was_deleted_elsewhere_is_kept(
         service.write_elsewhere("log", "one\n");
         let machine = service.machine().await;
         machine.look().await;
-        let flags = OpenFlags { read: true, write: true, ..OpenFlags::default() };
+        let flags = OpenFlags::READ_WRITE;
         let open = machine.open("log", flags).await.unwrap();
         machine.files.read(open.0, open.1, 0, 100).await.unwrap();
         service.edit(Edit::Delete { path: "log".into() });
@@ -321,7 +315,7 @@ async fn a_change_in_part_of_a_version_that_was_replaced_meanwhile_is_completed_
         service.write_elsewhere("data.bin", &base);
         let machine = service.machine().await;
         machine.look().await;
-        let flags = OpenFlags { read: true, write: true, ..OpenFlags::default() };
+        let flags = OpenFlags::READ_WRITE;
         let open = machine.open("data.bin", flags).await.expect("open");
         machine.files.write(open.0, open.1, 100_000, b"changed".to_vec().into()).await.expect("write");
         machine.close(open).await.expect("close");
@@ -351,7 +345,7 @@ async fn of_two_earlier_versions_with_one_weak_hash_none_is_guessed() {
     service.write_elsewhere("data.bin", &format!("{one}{two}").repeat(1000));
     let machine = service.machine().await;
     machine.look().await;
-    let flags = OpenFlags { read: true, write: true, ..OpenFlags::default() };
+    let flags = OpenFlags::READ_WRITE;
     let open = machine.open("data.bin", flags).await.expect("open");
     machine.files.write(open.0, open.1, 100_000, b"changed".to_vec().into()).await.expect("write");
     machine.close(open).await.expect("close");

@@ -45,7 +45,7 @@ async fn an_unlinked_file_that_is_open_for_writing_and_edited_elsewhere_comes_ba
         service.edit(Edit::Write { path: "f".into(), content: b"base".to_vec() });
         let machine = service.machine().await;
         machine.look().await;
-        let flags = OpenFlags { read: true, write: true, truncate: true, ..OpenFlags::default() };
+        let flags = OpenFlags { truncate: true, ..OpenFlags::READ_WRITE };
         let open = machine.open("f", flags).await.unwrap();
         machine.unlink("f").await.unwrap();
         service.write_elsewhere("f", "theirs");
@@ -153,7 +153,7 @@ async fn a_file_that_is_unlinked_in_an_older_version_than_the_service_has_return
         service.write_elsewhere("f", "what is shown");
         let machine = service.machine().await;
         machine.look().await;
-        let open = machine.open("f", OpenFlags { read: true, ..OpenFlags::default() }).await.unwrap();
+        let open = machine.open("f", OpenFlags::READ).await.unwrap();
         service.write_elsewhere("f", "newer");
         machine.look().await;
         machine.unlink("f").await.unwrap();
@@ -173,7 +173,7 @@ async fn a_file_that_is_saved_over_an_older_version_than_the_service_has_is_a_co
         service.write_elsewhere("f", "what is shown");
         let machine = service.machine().await;
         machine.look().await;
-        let open = machine.open("f", OpenFlags { read: true, ..OpenFlags::default() }).await.unwrap();
+        let open = machine.open("f", OpenFlags::READ).await.unwrap();
         service.write_elsewhere("f", "newer");
         machine.look().await;
         machine.write("f.new", "mine").await;
@@ -594,7 +594,7 @@ async fn what_is_written_to_an_open_file_whose_set_time_was_unsent_when_its_fold
         service.write_elsewhere("d/e/f", "0123456789");
         let machine = service.machine().await;
         machine.look().await;
-        let flags = OpenFlags { read: true, write: true, ..OpenFlags::default() };
+        let flags = OpenFlags::READ_WRITE;
         let open = machine.open("d/e/f", flags).await.unwrap();
         machine.files.read(open.0, open.1, 0, 10).await.unwrap();
         machine.set_mtime("d/e/f", 1_580_000_000).await.unwrap();

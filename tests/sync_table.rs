@@ -357,13 +357,7 @@ async fn a_listing_that_takes_longer_than_a_program_waits_goes_on_for_the_next_o
 #[tokio::test(start_paused = true)]
 async fn an_edit_in_a_folder_that_became_read_only_waits_and_is_sent_when_it_may() {
     on_each(async |service, machine| {
-        let action = FaultAction::Status {
-            status: 403,
-            code: Some("accessDenied".into()),
-            inner: None,
-            retry_after: None,
-            after: false,
-        };
+        let action = FaultAction::status(403, "accessDenied");
         let method = Some("PUT".to_owned());
         let fault = Fault { method, path: None, op: None, skip: 0, count: None, action };
         let number = service.control.inject(fault);

@@ -1,12 +1,10 @@
 //! `onedrivefs accounts`.
 
-use std::path::Path;
-
 use serde_json::json;
 
-use super::mount;
 use super::output::{CliError, print, print_json};
-use crate::config::{Choices, Environment, MountSettings};
+use super::settings;
+use crate::config::Environment;
 use crate::daemon::exit;
 use crate::daemon::signin::{self, Account};
 
@@ -25,11 +23,8 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> Result<u8, CliError> {
-    let mut flags = Choices::default();
-    if let Some(dir) = &args.state_dir {
-        mount::set(&mut flags, "state-dir", dir)?;
-    }
-    let settings = MountSettings::resolve("me", Path::new("/"), flags, &Environment::of_process())?;
+    let flags = settings::given(&[("state-dir", &args.state_dir)])?;
+    let settings = settings::without_mount(flags, &Environment::of_process())?;
     let accounts = signin::accounts(&settings.state_dir)?;
     if args.json {
         let lines: Vec<_> = accounts.iter().map(line).collect();

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::output::{CliError, files, print, print_json};
-use super::pin::pin_troubles;
+use super::pin::{missing, pin_troubles};
 use super::target;
 use crate::config::Environment;
 use crate::daemon::control::{Answer, CacheView, Request, WirePath};
@@ -94,14 +94,9 @@ fn lines(view: &CacheView) -> String {
     }
     if !view.pinned.is_empty() {
         let pins = &view.pins;
-        let waits = match pins.waits_for.as_deref() {
-            Some("signed_out") => ", queued until somebody signs in",
-            Some(_) => ", queued until the service can be reached",
-            None => "",
-        };
         let missing = match pins.missing_files {
             0 => "all here".to_owned(),
-            count => format!("{} of {} to fetch{waits}", size(pins.missing_bytes), files(count)),
+            _ => missing(pins),
         };
         text += &format!("  pinned   {}, {}; {missing}\n", files(pins.files), size(pins.bytes));
         text += &pin_troubles(pins);

@@ -1,10 +1,8 @@
 //! `onedrivefs drives`.
 
-use std::path::Path;
-
-use super::mount;
 use super::output::{CliError, print, print_json};
-use crate::config::{Choices, Environment, MountSettings};
+use super::settings;
+use crate::config::Environment;
 use crate::daemon::exit;
 use crate::daemon::reach::{Reach, Reachable, reach};
 use crate::model::units::approximate_size;
@@ -35,15 +33,12 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> Result<u8, CliError> {
-    let mut flags = Choices::default();
-    for (value, name) in
-        [(&args.account, "account"), (&args.graph_url, "graph-url"), (&args.state_dir, "state-dir")]
-    {
-        if let Some(value) = value {
-            mount::set(&mut flags, name, value)?;
-        }
-    }
-    let found = reach(MountSettings::resolve("me", Path::new("/"), flags, &Environment::of_process())?)?;
+    let flags = settings::given(&[
+        ("account", &args.account),
+        ("graph-url", &args.graph_url),
+        ("state-dir", &args.state_dir),
+    ])?;
+    let found = reach(settings::without_mount(flags, &Environment::of_process())?)?;
     if args.json {
         print_json(&found)?;
     } else {

@@ -1,13 +1,12 @@
 //! `onedrivefs login`.
 
 use std::io::{IsTerminal, Write};
-use std::path::Path;
 use std::process::{Command, Stdio};
 
 use clap::ValueEnum;
 
-use super::mount;
 use super::output::{CliError, print, print_json};
+use super::settings;
 use crate::config::{Choices, Environment, MountSettings};
 use crate::daemon::exit;
 use crate::daemon::signin::{self, Account, LoginRequest, Prompt};
@@ -109,25 +108,20 @@ pub fn run(args: Args) -> Result<u8, CliError> {
 
 /// Account, addresses and directories.
 fn settings(args: &Args, environment: &Environment) -> Result<MountSettings, CliError> {
-    let mut flags = Choices::default();
-    for (value, name) in [
-        (&args.account, "account"),
-        (&args.state_dir, "state-dir"),
-        (&args.graph_url, "graph-url"),
-        (&args.login_url, "login-url"),
-    ] {
-        if let Some(value) = value {
-            mount::set(&mut flags, name, value)?;
-        }
-    }
+    let mut flags = settings::given(&[
+        ("account", &args.account),
+        ("state-dir", &args.state_dir),
+        ("graph-url", &args.graph_url),
+        ("login-url", &args.login_url),
+    ])?;
     if args.cloud != Cloud::Global {
         let mut roots = Choices::default();
         let (graph, login) = args.cloud.roots();
-        mount::set(&mut roots, "graph-url", graph)?;
-        mount::set(&mut roots, "login-url", login)?;
+        settings::set(&mut roots, "graph-url", graph)?;
+        settings::set(&mut roots, "login-url", login)?;
         flags = flags.over(roots);
     }
-    Ok(MountSettings::resolve("me", Path::new("/"), flags, environment)?)
+    settings::without_mount(flags, environment)
 }
 
 /// The command that opens a browser, if there is a screen for one.

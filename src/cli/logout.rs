@@ -1,10 +1,8 @@
 //! `onedrivefs logout`.
 
-use std::path::Path;
-
-use super::mount;
 use super::output::{CliError, print};
-use crate::config::{Choices, Environment, MountSettings};
+use super::settings;
+use crate::config::Environment;
 use crate::daemon::{exit, signin};
 
 /// Sign out of an account.
@@ -24,13 +22,8 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> Result<u8, CliError> {
-    let mut flags = Choices::default();
-    for (value, name) in [(&args.account, "account"), (&args.state_dir, "state-dir")] {
-        if let Some(value) = value {
-            mount::set(&mut flags, name, value)?;
-        }
-    }
-    let settings = MountSettings::resolve("me", Path::new("/"), flags, &Environment::of_process())?;
+    let flags = settings::given(&[("account", &args.account), ("state-dir", &args.state_dir)])?;
+    let settings = settings::without_mount(flags, &Environment::of_process())?;
     let name = &settings.account;
     if !signin::logout(&settings.state_dir, name)? {
         let why = "nobody is signed in for it";

@@ -20,6 +20,7 @@ mod refresh;
 mod rescue;
 mod retry;
 mod seed;
+mod settings;
 mod status;
 mod sync;
 mod target;

@@ -8,8 +8,8 @@ use std::process::{Command, Stdio};
 
 use serde::{Deserialize, Serialize};
 
-use super::mountpoint;
 use super::output::{CliError, changes};
+use super::{mountpoint, settings};
 use crate::config::{Choices, Environment, MountSettings, parse_options};
 use crate::daemon::{self, ExitReport, exit};
 
@@ -103,7 +103,19 @@ pub struct Args {
 
 impl Args {
     fn choices(&self) -> Result<Choices, CliError> {
-        let mut flags = Choices::default();
+        let mut flags = settings::given(&[
+            ("uid", &self.uid),
+            ("gid", &self.gid),
+            ("file-mode", &self.file_mode),
+            ("dir-mode", &self.dir_mode),
+            ("drain-timeout", &self.drain_timeout),
+            ("metadata-memory", &self.metadata_memory),
+            ("cache-dir", &self.cache_dir),
+            ("state-dir", &self.state_dir),
+            ("graph-url", &self.graph_url),
+            ("login-url", &self.login_url),
+            ("account", &self.account),
+        ])?;
         for (given, name) in [
             (self.read_only, "read-only"),
             (self.sync, "sync"),
@@ -111,24 +123,7 @@ impl Args {
             (self.allow_other, "allow-other"),
         ] {
             if given {
-                set(&mut flags, name, "true")?;
-            }
-        }
-        for (value, name) in [
-            (&self.uid, "uid"),
-            (&self.gid, "gid"),
-            (&self.file_mode, "file-mode"),
-            (&self.dir_mode, "dir-mode"),
-            (&self.drain_timeout, "drain-timeout"),
-            (&self.metadata_memory, "metadata-memory"),
-            (&self.cache_dir, "cache-dir"),
-            (&self.state_dir, "state-dir"),
-            (&self.graph_url, "graph-url"),
-            (&self.login_url, "login-url"),
-            (&self.account, "account"),
-        ] {
-            if let Some(value) = value {
-                set(&mut flags, name, value)?;
+                settings::set(&mut flags, name, "true")?;
             }
         }
         let options = parse_options(&self.options.join(",")).map_err(|message| {
@@ -144,12 +139,6 @@ impl Args {
         let environment = Environment::of_process();
         Ok(MountSettings::resolve(&self.drive, &mountpoint, self.choices()?, &environment)?)
     }
-}
-
-pub(super) fn set(flags: &mut Choices, name: &str, value: &str) -> Result<(), CliError> {
-    flags
-        .set(name, value)
-        .map_err(|(why, remedy)| CliError::new(exit::USAGE, format!("--{name}"), why, remedy))
 }
 
 pub fn run(args: Args) -> Result<u8, CliError> {

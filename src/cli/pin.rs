@@ -6,7 +6,7 @@ use super::output::{CliError, files, print, print_json};
 use super::sync::Bar;
 use super::target;
 use crate::config::Environment;
-use crate::daemon::control::{Answer, PinOutcome, Request, WirePath};
+use crate::daemon::control::{Answer, MountState, PinOutcome, Request, WirePath};
 use crate::daemon::exit;
 use crate::model::units;
 
@@ -74,29 +74,29 @@ fn code(outcome: &PinOutcome) -> u8 {
     match outcome {
         PinOutcome { missing_files: 0, .. } => exit::OK,
         PinOutcome { no_room: Some(_), .. } => exit::USAGE,
-        PinOutcome { waits_for: Some(why), .. } if why == "signed_out" => exit::SIGNED_OUT,
+        PinOutcome { waits_for: Some(MountState::SignedOut), .. } => exit::SIGNED_OUT,
         _ => exit::SERVICE,
     }
 }
 
 fn lines(path: &str, outcome: &PinOutcome, no_wait: bool) -> String {
     let all = format!("{path}: pinned, {}, {}", files(outcome.files), units::approximate_size(outcome.bytes));
-    let missing = format!(
-        "{} of {} to fetch",
-        units::approximate_size(outcome.missing_bytes),
-        files(outcome.missing_files)
-    );
     if outcome.missing_files == 0 {
         let here = if no_wait { "" } else { ", all here" };
         return format!("{all}{here}\n");
     }
-    let mut text = match outcome.waits_for.as_deref() {
-        Some("signed_out") => format!("{all}; {missing}: queued until somebody signs in\n"),
-        Some(_) => format!("{all}; {missing}: queued until the service can be reached\n"),
-        None => format!("{all}; {missing}\n"),
+    format!("{all}; {}\n{}", missing(outcome), pin_troubles(outcome))
+}
+
+/// How much is not here yet, and what that waits for.
+pub fn missing(outcome: &PinOutcome) -> String {
+    let queued = match outcome.waits_for {
+        Some(MountState::SignedOut) => ", queued until somebody signs in",
+        Some(_) => ", queued until the service can be reached",
+        None => "",
     };
-    text += &pin_troubles(outcome);
-    text
+    let (size, count) = (units::approximate_size(outcome.missing_bytes), files(outcome.missing_files));
+    format!("{size} of {count} to fetch{queued}")
 }
 
 /// What keeps pinned files from being here, in lines for people.
@@ -119,7 +119,7 @@ pub fn pin_troubles(outcome: &PinOutcome) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::daemon::control::NoRoomLine;
+    use crate::daemon::control::NoRoom;
 
     #[test]
     fn what_is_not_here_yet_is_said_with_its_reason() {
@@ -127,10 +127,10 @@ mod tests {
         assert!(lines("a", &outcome, false).ends_with("all here\n"));
         assert_eq!(code(&outcome), exit::OK);
         let missing = PinOutcome { missing_files: 1, missing_bytes: 1 << 20, ..outcome };
-        let offline = PinOutcome { waits_for: Some("offline".into()), ..missing.clone() };
+        let offline = PinOutcome { waits_for: Some(MountState::Offline), ..missing.clone() };
         assert!(lines("a", &offline, false).contains("queued until the service can be reached"));
         assert_eq!(code(&offline), exit::SERVICE);
-        let full = PinOutcome { no_room: Some(NoRoomLine { needed: 9 << 30, capacity: 1 << 30 }), ..missing };
+        let full = PinOutcome { no_room: Some(NoRoom { needed: 9 << 30, capacity: 1 << 30 }), ..missing };
         assert!(lines("a", &full, false).contains("mount with a larger cache-size"));
         assert_eq!(code(&full), exit::USAGE);
     }

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::output::{CliError, files, print, print_json};
-use super::{mountpoint, target};
-use crate::config::{Choices, Environment, MountSettings};
+use super::{mountpoint, settings, target};
+use crate::config::Environment;
 use crate::daemon::control::{Answer, Presence, Request, Status, find_all};
 use crate::daemon::rescue::{RescueReport, RescueRequest, Saved, find_sources, rescue};
 use crate::daemon::{exit, mounts};
@@ -36,10 +36,10 @@ pub struct Args {
     what: Option<PathBuf>,
     /// Where unsent data is kept: what the drive was mounted with, or a directory below it
     #[arg(long, value_name = "S")]
-    state_dir: Option<PathBuf>,
+    state_dir: Option<String>,
     /// Where content is cached: completes files that were changed in part
     #[arg(long, value_name = "D")]
-    cache_dir: Option<PathBuf>,
+    cache_dir: Option<String>,
     /// Only the drives of this account
     #[arg(long, value_name = "A")]
     account: Option<String>,
@@ -71,16 +71,8 @@ fn request(args: &Args, environment: &Environment) -> Result<RescueRequest, CliE
     let mounted = statuses(environment);
     let by_state = |status: &Status| (status.state_dir.0.clone(), status.mountpoint.0.clone());
     let mut mounts: BTreeMap<PathBuf, PathBuf> = mounted.iter().map(by_state).collect();
-    let mut flags = Choices::default();
-    for (path, name) in [(&args.state_dir, "state-dir"), (&args.cache_dir, "cache-dir")] {
-        if let Some(path) = path {
-            let value = path.to_string_lossy();
-            flags
-                .set(name, &value)
-                .map_err(|(why, remedy)| CliError::new(exit::USAGE, format!("--{name}"), why, remedy))?;
-        }
-    }
-    let settings = MountSettings::resolve("me", Path::new("/"), flags, environment)?;
+    let flags = settings::given(&[("state-dir", &args.state_dir), ("cache-dir", &args.cache_dir)])?;
+    let settings = settings::without_mount(flags, environment)?;
     let mut request = RescueRequest {
         state_root: settings.state_dir,
         cache_root: settings.cache_dir,

@@ -84,7 +84,7 @@ async fn open_and_pinned_contents_never_go() {
     let open = cache.file(&hashed_key("open", MIB));
     open.complete().await.expect("fetched");
     let pinned = hashed_key("pinned", MIB);
-    cache.pin(&pinned.item, true);
+    cache.set_pinned([&pinned.item]);
     cache.file(&pinned).complete().await.expect("fetched");
     for round in 0..5 {
         cache.file(&hashed_key(&format!("item {round}"), MIB)).complete().await.expect("fetched");
@@ -94,7 +94,7 @@ async fn open_and_pinned_contents_never_go() {
     also.complete().await.expect("fetched");
     let too_much = cache.file(&hashed_key("too much", 3 * MIB));
     assert!(matches!(too_much.complete().await, Err(ContentError::NoRoom)));
-    cache.pin(&pinned.item, false);
+    cache.set_pinned([]);
     drop((also, open));
     too_much.complete().await.expect("there is room again");
 }
@@ -150,13 +150,13 @@ async fn a_cache_that_is_over_its_bounds_is_made_smaller() {
     drop(cache);
     let small = CacheConfig { max_bytes: 3 * MIB, ..config(dir.path()) };
     let (cache, _) = cache_with(small.clone(), Disk::new());
-    cache.pin(&hashed_key("item 0", 1).item, true);
+    cache.set_pinned([&hashed_key("item 0", 1).item]);
     cache.trim().expect("trimmed");
     assert!(cache.usage().bytes <= 3 * MIB && allocated(dir.path()) <= 3 * MIB, "{:?}", cache.usage());
     assert!(cache.file(&hashed_key("item 0", MIB)).is_complete());
     drop(cache);
     let (cache, _) = cache_with(CacheConfig { max_bytes: 0, ..small }, Disk::new());
-    cache.pin(&hashed_key("item 0", 1).item, true);
+    cache.set_pinned([&hashed_key("item 0", 1).item]);
     cache.trim().expect("trimmed");
     assert_eq!(cache.usage().files, 1, "as far as may be");
 }

@@ -149,8 +149,7 @@ impl Cache {
         if key.size == 0 || shared.table().is_open(&name) {
             return Ok(self.file(key));
         }
-        let map_bytes = PAGE + (key.size.div_ceil(shared.config.block) * 8).div_ceil(PAGE) * PAGE;
-        let bytes = stat.allocated + map_bytes;
+        let bytes = stat.allocated + self.map_bytes(key.size);
         let promise = shared.reserve(bytes).ok_or(io::ErrorKind::StorageFull)?;
         if let Some(dir) = paths.data.parent() {
             shared.disk.create_dir_all("cache.mkdir", dir)?;
@@ -254,11 +253,6 @@ impl Cache {
         Ok(())
     }
 
-    /// Keeps an item's content from eviction (or no longer). Not remembered across restarts.
-    pub fn pin(&self, item: &ItemId, pinned: bool) {
-        self.shared.pin(ItemHash::of(item), pinned);
-    }
-
     /// Nothing goes before it was said what is pinned ([`Cache::set_pinned`]).
     pub fn await_pins(&self) {
         self.shared.table().awaits_pins = true;
@@ -274,8 +268,12 @@ impl Cache {
 
     /// Bytes that a content takes on the disk when it is complete, its map included.
     pub fn cost(&self, size: u64) -> u64 {
-        let map = PAGE + (size.div_ceil(self.shared.config.block) * 8).div_ceil(PAGE) * PAGE;
-        if size == 0 { 0 } else { size.div_ceil(PAGE) * PAGE + map }
+        if size == 0 { 0 } else { size.div_ceil(PAGE) * PAGE + self.map_bytes(size) }
+    }
+
+    /// Bytes on the disk of the map of a content of `size` bytes: a header, and 8 bytes a block.
+    fn map_bytes(&self, size: u64) -> u64 {
+        PAGE + (size.div_ceil(self.shared.config.block) * 8).div_ceil(PAGE) * PAGE
     }
 
     /// Bytes on the disk of this content; too low before [`Cache::scan`].

@@ -412,15 +412,6 @@ impl Shared {
         names.into_iter().collect()
     }
 
-    pub fn pin(&self, item: ItemHash, pinned: bool) {
-        let mut table = self.table();
-        if pinned {
-            table.pinned.insert(item);
-        } else {
-            table.pinned.remove(&item);
-        }
-    }
-
     pub fn usage(&self) -> CacheUsage {
         let table = self.table();
         CacheUsage { bytes: table.used, files: table.lru.len() as u64, max_bytes: self.config.max_bytes }

@@ -584,7 +584,7 @@ fn many_readers_on_many_threads_in_a_small_cache_read_right_and_never_stop() {
                 match (worker + round) % 23 {
                     0 => cache.forget(&key.item),
                     1 => drop(file.complete().await),
-                    2 => cache.pin(&key.item, round % 2 == 0),
+                    2 => cache.set_pinned((round % 2 == 0).then_some(&key.item)),
                     3 => file.take_away(0, 3),
                     _ => {}
                 }

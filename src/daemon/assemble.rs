@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -56,15 +56,6 @@ impl Shared {
             account_dir,
             looking: Mutex::default(),
         })
-    }
-
-    /// What is remembered of which name means which drive.
-    fn known_drives(&self) -> PathBuf {
-        known_drives(&self.account_dir)
-    }
-
-    fn known_as(&self, name: &str) -> String {
-        known_as(&self.settings, name)
     }
 
     /// Where the state of a drive, or of a folder of one, is.
@@ -250,27 +241,24 @@ pub(super) enum NotFound {
     Here(DaemonError),
 }
 
-fn known_drives(account_dir: &Path) -> PathBuf {
+/// Where it is remembered which name means which drive of an account.
+pub(super) fn known_drives(account_dir: &Path) -> PathBuf {
     account_dir.join("drives.json")
+}
+
+/// What is remembered there; nothing where it cannot be read.
+pub(super) fn read_known(path: &Path) -> BTreeMap<String, KnownDrive> {
+    fs::read(path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
 }
 
 fn known_as(settings: &MountSettings, name: &str) -> String {
     format!("{} {name}", settings.graph_url)
 }
 
-/// The drive that the account calls its own, if an earlier mount found it.
-pub(super) fn known_own_drive(settings: &MountSettings) -> Option<KnownDrive> {
-    let account_dir = settings.state_dir.join(&settings.account);
-    read_known(&known_drives(&account_dir)).remove(&known_as(settings, "me"))
-}
-
-fn read_known(path: &Path) -> BTreeMap<String, KnownDrive> {
-    fs::read(path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
-}
-
 /// The drive that somebody calls `name`, where the service said so before.
-pub(super) fn known_drive(shared: &Shared, name: &str) -> Option<Drive> {
-    let known = read_known(&shared.known_drives()).remove(&shared.known_as(name))?;
+pub(super) fn known_drive(settings: &MountSettings, name: &str) -> Option<Drive> {
+    let path = known_drives(&settings.state_dir.join(&settings.account));
+    let known = read_known(&path).remove(&known_as(settings, name))?;
     let KnownDrive { id, drive_type, name } = known;
     Some(Drive::bare(id, drive_type, name))
 }
@@ -278,14 +266,14 @@ pub(super) fn known_drive(shared: &Shared, name: &str) -> Option<Drive> {
 /// The drive that somebody calls `name`; asks the service only where that was never done before.
 pub(super) async fn find_drive(shared: &Shared, name: &str) -> Result<Drive, NotFound> {
     let selector: DriveSelector = name.parse().map_err(|_| NotFound::Here(no_drive(name)))?;
-    if let Some(known) = known_drive(shared, name) {
+    if let Some(known) = known_drive(&shared.settings, name) {
         return Ok(known);
     }
     let drive = shared.graph.resolve_drive(&selector).await.map_err(NotFound::Service)?;
-    let path = shared.known_drives();
+    let path = known_drives(&shared.account_dir);
     let mut known = read_known(&path);
     let entry = KnownDrive { id: drive.id.clone(), drive_type: drive.drive_type, name: drive.name.clone() };
-    known.insert(shared.known_as(name), entry);
+    known.insert(known_as(&shared.settings, name), entry);
     let text = serde_json::to_vec_pretty(&known).expect("plain data is always written");
     replace_file(&path, &text).map_err(|error| NotFound::Here(disk_error(&path, &error)))?;
     Ok(drive)
@@ -458,40 +446,44 @@ impl KernelSink {
     }
 }
 
-/// Moves the store's log into its database now and then, on a thread of its own.
+/// Moves the store's log into its database now and then.
 pub(super) fn keep_log_short(store: &Arc<Store>) {
-    static EVERY: OnceLock<Duration> = OnceLock::new();
-    let every = *EVERY.get_or_init(|| Duration::from_secs(30));
-    let store = Arc::downgrade(store);
-    let work = move || {
-        loop {
-            std::thread::sleep(every);
-            let Some(store) = store.upgrade() else { return };
-            if let Err(error) = store.checkpoint() {
-                tracing::warn!(%error, "the store's log could not be shortened");
-            }
+    let work = |store: &Store| {
+        if let Err(error) = store.checkpoint() {
+            tracing::warn!(%error, "the store's log could not be shortened");
         }
     };
-    if let Err(error) = std::thread::Builder::new().name("checkpoint".into()).spawn(work) {
-        tracing::warn!(%error, "the store's log is shortened only at the end");
-    }
+    now_and_then(store, "checkpoint", Duration::from_secs(30), work);
 }
 
-/// Holds the cache to its bounds, at once and now and then, on a thread of its own: they may be tighter than at the last
-/// mount, and others fill its disk too.
+/// Holds the cache to its bounds, which may be tighter than at the last mount; and others fill its disk too.
 pub(super) fn keep_cache_small(engine: &Engine) {
-    const EVERY: Duration = Duration::from_secs(60);
-    let (store, cache) = (Arc::downgrade(engine.store()), engine.cache().clone());
-    let work = move || {
-        while store.strong_count() > 0 {
-            if let Err(error) = cache.trim() {
-                tracing::warn!(%error, "the cache could not be held to its bounds");
-            }
-            std::thread::sleep(EVERY);
+    let cache = engine.cache().clone();
+    let work = move |_: &Store| {
+        if let Err(error) = cache.trim() {
+            tracing::warn!(%error, "the cache could not be held to its bounds");
         }
     };
-    if let Err(error) = std::thread::Builder::new().name("cache-room".into()).spawn(work) {
-        tracing::warn!(%error, "the cache is held to its bounds only when something is written to it");
+    now_and_then(engine.store(), "cache-room", Duration::from_secs(60), work);
+}
+
+/// Does `work` at once, and again after each pause of `every`, on a thread called `name`, while the store is in use.
+fn now_and_then(
+    store: &Arc<Store>,
+    name: &'static str,
+    every: Duration,
+    work: impl Fn(&Store) + Send + 'static,
+) {
+    let store = Arc::downgrade(store);
+    let repeat = move || {
+        while let Some(store) = store.upgrade() {
+            work(&store);
+            drop(store);
+            std::thread::sleep(every);
+        }
+    };
+    if let Err(error) = std::thread::Builder::new().name(name.into()).spawn(repeat) {
+        tracing::warn!(%error, thread = name, "what a thread keeps in order is left to the end of the mount");
     }
 }
 

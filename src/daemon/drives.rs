@@ -240,7 +240,7 @@ impl Drives {
         let catalog = files.catalog();
         let closed = catalog.targets().filter(|(slot, _)| !open.contains(slot));
         let unsent = closed.filter(|(_, target)| match target {
-            Target::Named(name) => known_drive(&self.shared, name)
+            Target::Named(name) => known_drive(&self.shared.settings, name)
                 .is_some_and(|drive| is_unfinished(&self.shared, &self.shared.state_of(&drive.id, None))),
             Target::Drive { id, .. } => is_unfinished(&self.shared, &self.shared.state_of(id, None)),
             Target::Folder { drive, item, .. } => {

@@ -77,22 +77,12 @@ impl Handler {
 
     /// The parts of open drives at or below `path`.
     fn parts(&self, path: &Path) -> Result<Vec<DrivePart>, ControlError> {
-        self.files.parts(path).map_err(|problem| match problem {
-            VfsError::NotFound => {
-                error(path.display(), "there is no such file", "check the path", exit::USAGE)
-            }
-            problem => failed(&problem),
-        })
+        self.files.parts(path).map_err(|problem| not_found(path, &problem))
     }
 
     /// What `path` means in a drive; none above the drives.
     async fn part_at(&self, path: &Path) -> Result<Option<DrivePart>, ControlError> {
-        self.files.part_at(path).await.map_err(|problem| match problem {
-            VfsError::NotFound => {
-                error(path.display(), "there is no such file", "check the path", exit::USAGE)
-            }
-            problem => failed(&problem),
-        })
+        self.files.part_at(path).await.map_err(|problem| not_found(path, &problem))
     }
 
     async fn outcome(&self, parts: &[DrivePart]) -> Result<Outcome, ControlError> {
@@ -327,7 +317,10 @@ impl ControlHandler for Handler {
             let what = self.settings.mountpoint.display();
             // First the mount, so that one in use is told at once and nothing new comes while the rest is sent.
             self.drain.set(limit);
-            let stopped = mounts::stop_patiently(|| self.session.stop(how)).await;
+            let session = Arc::clone(&self.session);
+            // It waits for the kernel and for `fusermount3`.
+            let stop = move || mounts::stop_patiently(|| session.stop(how), std::thread::sleep);
+            let stopped = tokio::task::spawn_blocking(stop).await.map_err(|error| failed(&error))?;
             stopped.map_err(|problem| {
                 self.drain.set(self.settings.drain_timeout);
                 let text = problem.to_string();
@@ -361,9 +354,8 @@ impl ControlHandler for Handler {
                 error(what.display(), problem, remedy, exit::SERVICE)
             };
             for (part, looked) in looked {
-                let mut what = self.settings.mountpoint.clone();
-                what.extend(part.prefix.components());
                 let Err(problem) = looked else { continue };
+                let what = self.at(&part.prefix);
                 return Err(match problem {
                     EngineError::Offline | EngineError::Deadline => unreachable(&what, &problem),
                     EngineError::Graph(problem) => {
@@ -484,7 +476,7 @@ impl ControlHandler for Handler {
     }
 }
 
-fn state(state: State) -> MountState {
+pub(super) fn state(state: State) -> MountState {
     match state {
         State::Starting => MountState::Starting,
         State::Enumerating => MountState::Enumerating,
@@ -519,6 +511,13 @@ fn empty_status(error: &EngineError) -> EngineStatus {
         reading: None,
         quota: None,
         trouble: Some(error.to_string()),
+    }
+}
+
+fn not_found(path: &Path, problem: &VfsError) -> ControlError {
+    match problem {
+        VfsError::NotFound => error(path.display(), "there is no such file", "check the path", exit::USAGE),
+        problem => failed(problem),
     }
 }
 

@@ -4,12 +4,11 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::control::{
-    CacheView, ControlError, FreeOutcome, HeldLine, NoRoomLine, PinOutcome, ProgressSink, TroubleLine,
-    WirePath,
+    CacheView, ControlError, FreeOutcome, HeldLine, PinOutcome, ProgressSink, TroubleLine, WirePath,
 };
 use super::exit;
-use super::handler::{DrivePart, error, failed};
-use crate::engine::{NoRoom, PinError, PinState, State};
+use super::handler::{self, DrivePart, error, failed};
+use crate::engine::{NoRoom, PinError, PinState};
 use crate::model::{NodeId, units};
 
 /// How often a `pin` that waits says how far it is.
@@ -117,11 +116,8 @@ fn outcome(part: &DrivePart, state: PinState) -> PinOutcome {
         bytes: state.bytes,
         missing_files: state.missing_files,
         missing_bytes: state.missing_bytes,
-        waits_for: state.waits.map(|state| match state {
-            State::SignedOut => "signed_out".to_owned(),
-            _ => "offline".to_owned(),
-        }),
-        no_room: state.no_room.map(|NoRoom { needed, capacity }| NoRoomLine { needed, capacity }),
+        waits_for: state.waits.map(handler::state),
+        no_room: state.no_room,
         troubles: state.troubles.into_iter().map(trouble).collect(),
     }
 }

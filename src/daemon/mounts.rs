@@ -19,25 +19,21 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// Removes a mount whose daemon is gone; `lazy`: though programs are in it.
 pub fn unmount_dead(path: &Path, lazy: bool) -> Result<(), DaemonError> {
     let how = if lazy { Unmount::Lazy } else { Unmount::WhenIdle };
-    let mut outcome = unmount(path, how);
-    for _ in 1..TRIES {
-        if !may_pass(&outcome) {
-            break;
-        }
-        std::thread::sleep(PAUSE);
-        outcome = unmount(path, how);
-    }
-    Ok(outcome?)
+    Ok(stop_patiently(|| unmount(path, how), std::thread::sleep)?)
 }
 
-/// Stops a mount by `stop`, which is asked for about a second while it says that somebody uses it.
-pub(super) async fn stop_patiently(stop: impl Fn() -> Result<(), MountError>) -> Result<(), MountError> {
+/// Stops a mount by `stop`, which is asked for about a second while it says that somebody uses it; `pause` lets the time
+/// between two tries pass.
+pub(super) fn stop_patiently(
+    stop: impl Fn() -> Result<(), MountError>,
+    mut pause: impl FnMut(Duration),
+) -> Result<(), MountError> {
     for _ in 1..TRIES {
         let outcome = stop();
         if !may_pass(&outcome) {
             return outcome;
         }
-        tokio::time::sleep(PAUSE).await;
+        pause(PAUSE);
     }
     stop()
 }
@@ -84,26 +80,31 @@ mod tests {
         assert_eq!((error.remedy.as_str(), error.exit_code), ("run `mkdir -p /nowhere`", exit::USAGE));
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_mount_that_is_busy_for_a_moment_is_unmounted_all_the_same() {
-        let busy = || MountError::Busy { path: "/mnt".into(), holders: Vec::new() };
-        let tries = Cell::new(0);
+    #[test]
+    fn a_mount_that_is_busy_for_a_moment_is_unmounted_all_the_same() {
+        let (tries, paused) = (Cell::new(0), Cell::new(Duration::ZERO));
+        let pause = |time| paused.set(paused.get() + time);
         let stop = |until: u32| {
             tries.set(tries.get() + 1);
-            if tries.get() < until { Err(busy()) } else { Ok(()) }
+            let busy = MountError::Busy { path: "/mnt".into(), holders: Vec::new() };
+            if tries.get() < until { Err(busy) } else { Ok(()) }
         };
-        assert!(stop_patiently(|| stop(5)).await.is_ok());
-        tries.set(0);
-        let began = tokio::time::Instant::now();
-        let refused = stop_patiently(|| stop(u32::MAX)).await;
+        assert!(stop_patiently(|| stop(5), pause).is_ok());
+        assert_eq!(tries.take(), 5);
+        paused.take();
+        let refused = stop_patiently(|| stop(u32::MAX), pause);
         assert!(matches!(refused, Err(MountError::Busy { .. })), "{refused:?}");
-        assert!(began.elapsed() >= Duration::from_millis(900) && began.elapsed() < Duration::from_secs(2));
-        tries.set(0);
-        let gone = stop_patiently(|| {
+        let paused_for = paused.take();
+        assert!(
+            paused_for >= Duration::from_millis(900) && paused_for < Duration::from_secs(2),
+            "{paused_for:?}"
+        );
+        tries.take();
+        let gone = || {
             tries.set(tries.get() + 1);
             Err(MountError::NotMounted { path: "/mnt".into() })
-        });
-        assert!(gone.await.is_err());
+        };
+        assert!(stop_patiently(gone, pause).is_err());
         assert_eq!(tries.get(), 1, "what does not pass is said at once");
     }
 

@@ -47,7 +47,7 @@ pub fn reach(mut settings: MountSettings) -> Result<Reach, DaemonError> {
         let graph = assemble::graph(&settings, tokens, &clock)?;
         let mut reach = Reach::default();
         match graph.resolve_drive(&DriveSelector::Me).await {
-            Ok(drive) => reach.drives.push(reachable("OneDrive".into(), drive)),
+            Ok(drive) => reach.drives.push(reachable("OneDrive".into(), "me".into(), drive)),
             Err(error) => reach.untold("its own drive", error, &settings)?,
         }
         match graph.shared_with_me().await {
@@ -79,7 +79,8 @@ async fn libraries(
         match found {
             Ok(drives) => reach.drives.extend(drives.into_iter().map(|drive| {
                 let place = format!("Sites/{site}/{}", drive.name);
-                reachable(place, drive)
+                let name = drive.id.as_str().to_owned();
+                reachable(place, name, drive)
             })),
             Err(error) => reach.untold(&format!("the libraries of {site}"), error, settings)?,
         }
@@ -87,9 +88,9 @@ async fn libraries(
     Ok(())
 }
 
-fn reachable(place: String, drive: Drive) -> Reachable {
-    let id = if place == "OneDrive" { "me" } else { drive.id.as_str() };
-    Reachable { place, drive: Some(id.to_owned()), drive_type: Some(drive.drive_type), quota: drive.quota }
+/// A drive that is at `place` of a mount of all, and for which `mount` takes `name`.
+fn reachable(place: String, name: String, drive: Drive) -> Reachable {
+    Reachable { place, drive: Some(name), drive_type: Some(drive.drive_type), quota: drive.quota }
 }
 
 impl Reach {

@@ -270,7 +270,7 @@ async fn keep(
 
 /// What is unsent of one person's drive is not sent to another's.
 fn check_same_drive(settings: &MountSettings, own: Option<&Drive>) -> Result<(), DaemonError> {
-    let known = assemble::known_own_drive(settings);
+    let known = assemble::known_drive(settings, "me");
     match (known, own) {
         (Some(known), Some(own)) if known.id.canonical() != own.id.canonical() => Err(DaemonError {
             what: format!("account '{}'", settings.account),

@@ -102,6 +102,13 @@ pub enum FaultAction {
     EmptyBody,
 }
 
+impl FaultAction {
+    /// Answers `status` with this outer code, before the request has taken effect.
+    pub fn status(status: u16, code: &str) -> Self {
+        Self::Status { status, code: Some(code.into()), inner: None, retry_after: None, after: false }
+    }
+}
+
 /// Refuses requests of the Graph plane and the data plane by their number.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::MutexGuard;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
@@ -68,11 +69,11 @@ struct Trouble {
 }
 
 /// More is pinned than the cache may hold.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NoRoom {
-    /// Bytes that all of it takes.
+    /// Bytes that all of it takes on the disk.
     pub needed: u64,
-    /// The most that the cache may hold, in bytes.
+    /// The most that the cache may hold as the disk is now, in bytes.
     pub capacity: u64,
 }
 

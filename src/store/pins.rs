@@ -34,7 +34,7 @@ impl Tx<'_> {
                 self.db.prepare_cached("INSERT OR IGNORE INTO new_pins(id) VALUES(?1)")?.execute([id.0])?
             }
         };
-        self.pins_changed = true;
+        self.pins_changed |= added > 0;
         Ok(added > 0)
     }
 
@@ -45,8 +45,9 @@ impl Tx<'_> {
             .prepare_cached("DELETE FROM pins WHERE item = (SELECT item FROM nodes WHERE id = ?1)")?
             .execute([id.0])?;
         let by_row = self.db.prepare_cached("DELETE FROM new_pins WHERE id = ?1")?.execute([id.0])?;
-        self.pins_changed = true;
-        Ok(by_item + by_row > 0)
+        let was_pinned = by_item + by_row > 0;
+        self.pins_changed |= was_pinned;
+        Ok(was_pinned)
     }
 
     /// The nodes that were pinned themselves and can be seen.
@@ -130,15 +131,6 @@ impl Tx<'_> {
         {
             self.db.prepare_cached("INSERT OR IGNORE INTO pins(item) VALUES(?1)")?.execute([to.as_str()])?;
         }
-        Ok(())
-    }
-
-    /// The row goes, and its pin with it.
-    pub(super) fn drop_pin(&mut self, id: NodeId) -> Result<(), StoreError> {
-        self.db
-            .prepare_cached("DELETE FROM pins WHERE item = (SELECT item FROM nodes WHERE id = ?1)")?
-            .execute([id.0])?;
-        self.db.prepare_cached("DELETE FROM new_pins WHERE id = ?1")?.execute([id.0])?;
         Ok(())
     }
 

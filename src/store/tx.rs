@@ -624,7 +624,7 @@ impl<'a> Tx<'a> {
     pub fn remove(&mut self, id: NodeId) -> Result<(), StoreError> {
         let old = self.visible(id)?;
         self.drop_content(id, None)?;
-        self.drop_pin(id)?;
+        self.unpin(id)?;
         for table in ["local", "base", "attrs", "xattrs", "former", "conflicts"] {
             self.db.prepare_cached(&format!("DELETE FROM {table} WHERE id = ?1"))?.execute([id.0])?;
         }

@@ -192,16 +192,8 @@ impl State {
 mod tests {
     use super::*;
 
-    const READ: OpenFlags = OpenFlags {
-        read: true,
-        write: false,
-        append: false,
-        truncate: false,
-        exclusive: false,
-        sync: false,
-        direct: false,
-    };
-    const WRITE: OpenFlags = OpenFlags { write: true, ..READ };
+    const READ: OpenFlags = OpenFlags::READ;
+    const WRITE: OpenFlags = OpenFlags::READ_WRITE;
     const DIRECT: OpenFlags = OpenFlags { direct: true, ..READ };
     const TRUNCATE: OpenFlags = OpenFlags { truncate: true, ..READ };
 

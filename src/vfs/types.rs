@@ -122,6 +122,21 @@ pub struct OpenFlags {
     pub direct: bool,
 }
 
+impl OpenFlags {
+    /// O_RDONLY.
+    pub const READ: Self = Self {
+        read: true,
+        write: false,
+        append: false,
+        truncate: false,
+        exclusive: false,
+        sync: false,
+        direct: false,
+    };
+    /// O_RDWR.
+    pub const READ_WRITE: Self = Self { write: true, ..Self::READ };
+}
+
 /// A time to set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SetTime {

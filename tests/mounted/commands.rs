@@ -17,13 +17,7 @@ fn refuse(mounted: &Mounted, path: &str) {
         op: None,
         skip: 0,
         count: None,
-        action: FaultAction::Status {
-            status: 403,
-            code: Some("accessDenied".into()),
-            inner: None,
-            retry_after: None,
-            after: false,
-        },
+        action: FaultAction::status(403, "accessDenied"),
     });
 }
 

@@ -23,13 +23,9 @@ const FLAVOURS: [Flavour; 3] = [Flavour::Personal, Flavour::Business, Flavour::D
 /// Longer than the poll interval.
 const A_ROUND: Duration = Duration::from_secs(61);
 
-const READ: OpenFlags = flags(true, false);
-const WRITE: OpenFlags = flags(false, true);
-const BOTH: OpenFlags = flags(true, true);
-
-const fn flags(read: bool, write: bool) -> OpenFlags {
-    OpenFlags { read, write, append: false, truncate: false, exclusive: false, sync: false, direct: false }
-}
+const READ: OpenFlags = OpenFlags::READ;
+const WRITE: OpenFlags = OpenFlags { read: false, ..BOTH };
+const BOTH: OpenFlags = OpenFlags::READ_WRITE;
 
 fn file(path: &str, content: &str) -> (String, Option<String>) {
     (path.into(), Some(content.into()))

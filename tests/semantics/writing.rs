@@ -428,13 +428,7 @@ async fn signed_out_nothing_is_lost_and_status_says_so() {
     service.write_elsewhere("unread.txt", "never read");
     let machine = service.machine().await;
     assert_eq!(machine.read("read.txt").await.unwrap(), "read before");
-    let refused = FaultAction::Status {
-        status: 401,
-        code: Some("InvalidAuthenticationToken".into()),
-        inner: None,
-        retry_after: None,
-        after: false,
-    };
+    let refused = FaultAction::status(401, "InvalidAuthenticationToken");
     let fault = service.control.inject(fault(None, refused));
     machine.write("new.txt", "written signed out").await;
     sleep(Duration::from_secs(120)).await;

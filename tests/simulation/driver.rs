@@ -453,7 +453,7 @@ impl<'a> Driver<'a> {
     }
 
     async fn change(&mut self, path: &str, look: bool, sync: bool, step: impl FnOnce(usize) -> Step) -> Done {
-        let flags = OpenFlags { read: true, write: true, ..OpenFlags::default() };
+        let flags = OpenFlags::READ_WRITE;
         let kept = self.start(path, flags, look).await?;
         let size = self.files.get(&kept.ino).and_then(|model| model.bytes.as_ref()).map_or(0, Vec::len);
         self.whole(kept, step(size), sync).await
@@ -490,7 +490,7 @@ impl<'a> Driver<'a> {
     }
 
     pub async fn read_file(&mut self, path: &str) -> Result<Vec<u8>, VfsError> {
-        let flags = OpenFlags { read: true, ..OpenFlags::default() };
+        let flags = OpenFlags::READ;
         let (ino, handle, _) = self.opened(path, flags).await?;
         let read = self.read_all(ino, handle).await;
         self.machine.files.release(ino, handle).await;

@@ -429,10 +429,9 @@ fn compare(local: &Tree, remote: &Tree, oracle: &Oracle) -> Vec<String> {
 /// With nothing to do, nothing is sent but looks. A look that is under way may still read items that it has in doubt,
 /// once.
 async fn stays_at_rest(driver: &Driver<'_>) -> Vec<String> {
-    // What is on its way, such as the end of an upload session that nobody needs any more, arrives.
-    tokio::time::sleep(Duration::from_secs(1)).await;
     driver.trace.note("# rest");
-    // What was on its way before all was well again arrives, and is answered.
+    // What was on its way before all was well again arrives and is answered: also the end of an upload session that nobody
+    // needs any more.
     tokio::time::sleep(Duration::from_millis(ops::SLOWEST_MS.into()) * 4).await;
     let ((early, _), late) = (rests(driver).await, rests(driver).await);
     let (changes, reads) = (early + late.0, late.1);

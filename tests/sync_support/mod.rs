@@ -260,7 +260,7 @@ impl Machine {
 
     /// As `cat path`.
     pub async fn read(&self, path: &str) -> Result<String, VfsError> {
-        let open = self.open(path, OpenFlags { read: true, ..OpenFlags::default() }).await?;
+        let open = self.open(path, OpenFlags::READ).await?;
         let bytes = self.read_all(open).await;
         self.close(open).await?;
         Ok(String::from_utf8_lossy(&bytes?).into_owned())

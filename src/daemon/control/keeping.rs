@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::WirePath;
+use super::{MountState, WirePath};
+pub use crate::engine::NoRoom;
 
 /// How far what was pinned is, when a `pin` ends.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,20 +17,11 @@ pub struct PinOutcome {
     /// Their bytes that are not here.
     pub missing_bytes: u64,
     /// The service cannot be used now, and why: `offline` or `signed_out`. They are fetched when it can.
-    pub waits_for: Option<String>,
+    pub waits_for: Option<MountState>,
     /// More is pinned than the cache may hold.
-    pub no_room: Option<NoRoomLine>,
+    pub no_room: Option<NoRoom>,
     /// Why some are not here; the first of these.
     pub troubles: Vec<TroubleLine>,
-}
-
-/// More is pinned than the cache may hold.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct NoRoomLine {
-    /// Bytes that all of it takes on the disk.
-    pub needed: u64,
-    /// The most that the cache may hold as the disk is now, in bytes.
-    pub capacity: u64,
 }
 
 /// What is wrong with a file, and what to do.

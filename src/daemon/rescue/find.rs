@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::daemon::assemble::{KnownDrive, directory_name};
+use crate::daemon::assemble::{KnownDrive, directory_name, known_drives, read_known};
 use crate::daemon::{DaemonError, exit};
 use crate::model::{DriveId, DriveType};
 
@@ -63,7 +63,7 @@ pub fn find_sources(request: &RescueRequest) -> Result<Vec<RescueSource>, Daemon
     }
     let mut sources = Vec::new();
     for state_dir in dirs {
-        let known = known_drives(&state_dir);
+        let known = known_beside(&state_dir);
         if request.drive.as_ref().is_none_or(|wanted| is_drive(&state_dir, wanted, &known)) {
             sources.push(source(state_dir, &known, request));
         }
@@ -115,10 +115,8 @@ fn is_drive(dir: &Path, wanted: &str, known: &BTreeMap<String, KnownDrive>) -> b
 }
 
 /// What the account's mounts remember of their drives.
-fn known_drives(state_dir: &Path) -> BTreeMap<String, KnownDrive> {
-    let file = state_dir.parent().map(|account| account.join("drives.json"));
-    let bytes = file.and_then(|file| fs::read(file).ok());
-    bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
+fn known_beside(state_dir: &Path) -> BTreeMap<String, KnownDrive> {
+    state_dir.parent().map(|account| read_known(&known_drives(account))).unwrap_or_default()
 }
 
 fn below(dir: &Path) -> Vec<PathBuf> {

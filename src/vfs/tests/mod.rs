@@ -183,16 +183,8 @@ pub(super) struct World {
 }
 
 pub(super) const CALLER: Caller = Caller { uid: 0, gid: 0, pid: 1 };
-const READ: OpenFlags = OpenFlags {
-    read: true,
-    write: false,
-    append: false,
-    truncate: false,
-    exclusive: false,
-    sync: false,
-    direct: false,
-};
-const WRITE: OpenFlags = OpenFlags { write: true, ..READ };
+const READ: OpenFlags = OpenFlags::READ;
+const WRITE: OpenFlags = OpenFlags::READ_WRITE;
 const TRUNCATE: OpenFlags = OpenFlags { truncate: true, ..WRITE };
 
 impl World {
