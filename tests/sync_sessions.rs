@@ -386,3 +386,29 @@ async fn a_synchronous_close_waits_for_as_long_as_its_upload_moves() {
     assert!(began.elapsed() > limit, "{:?}", began.elapsed());
     assert_eq!(service.tree(), [file("big", &large("slow"))]);
 }
+
+// S36.
+#[tokio::test(start_paused = true)]
+async fn a_new_file_that_was_made_although_the_service_said_to_wait_is_not_shown_twice() {
+    for flavour in FLAVOURS {
+        let service = Service::new(flavour);
+        let machine = service.quiet_machine().await;
+        let wait = Some("30".into());
+        let busy =
+            FaultAction::Status { status: 503, code: None, inner: None, retry_after: wait, after: true };
+        fault(&service, "upload.fragment", 0, Some(1), busy);
+        machine.write("f", "mine").await;
+        // A file with a set time goes in a session, whatever its size.
+        machine.set_mtime("f", 1_700_000_000).await.expect("set");
+        tokio::time::sleep(Duration::from_secs(4)).await;
+        assert_eq!(service.tree(), [file("f", "mine")], "{flavour:?}");
+        // Whoever comes next does not know that the service asked to wait.
+        machine.crash();
+        let machine = service.quiet_machine().await;
+        assert_eq!(machine.list("").await, ["f"], "{flavour:?}");
+        machine.sync().await;
+        machine.look().await;
+        assert_eq!(machine.list("").await, ["f"], "{flavour:?}");
+        assert_eq!(service.tree(), [file("f", "mine")], "{flavour:?}");
+    }
+}

@@ -50,6 +50,8 @@ pub(super) struct Call {
     pub repeat: Repeat,
     /// Statuses that are answers besides successes.
     pub also: &'static [u16],
+    /// To an upload session: its execution makes the file.
+    pub makes_file: bool,
 }
 
 impl Call {
@@ -58,7 +60,7 @@ impl Call {
         let repeat = if method == Method::GET { Repeat::Safe } else { Repeat::Once };
         let cost = if method == Method::GET { 1 } else { 2 };
         let (headers, body, place, also) = (HeaderMap::new(), Bytes::new(), Place::Graph, &[][..]);
-        Self { op, method, url, headers, body, place, priority, cost, repeat, also }
+        Self { op, method, url, headers, body, place, priority, cost, repeat, also, makes_file: false }
     }
 
     /// To a pre-authenticated address, without the token.
@@ -78,6 +80,11 @@ impl Call {
     /// Takes these statuses as answers, too: neither followed nor repeated nor an error.
     pub fn also(self, also: &'static [u16]) -> Self {
         Self { also, ..self }
+    }
+
+    /// Ends an upload session, if `ends`: the last fragment of one that nothing else ends does, too (graph-api 7.4).
+    pub fn makes_file(self, ends: bool) -> Self {
+        Self { makes_file: ends, ..self }
     }
 
     pub fn json(mut self, body: &Value) -> Self {
@@ -113,7 +120,7 @@ impl Call {
 
     /// Whether its execution changes an item of a drive.
     pub fn changes_items(&self) -> bool {
-        self.method != Method::GET && self.place == Place::Graph
+        self.method != Method::GET && (self.place == Place::Graph || self.makes_file)
     }
 
     pub fn pool(&self) -> Pool {

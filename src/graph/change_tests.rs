@@ -171,6 +171,22 @@ async fn fragments_say_where_they_belong_and_learn_where_to_go_on() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_answer_to_the_end_of_an_upload_that_may_come_from_something_on_the_way_leaves_it_unknown() {
+    let busy = with(503, &[("retry-after", "900")], "");
+    let part = Bytes::from_static(b"0123");
+    for (offset, is_unknown) in [(0, false), (4, true)] {
+        let (graph, script) = graph([put("data.example/up", busy.clone())]);
+        let error = graph.put_fragment(&session(), offset, 8, part.clone()).await.expect_err("busy");
+        assert_eq!(error.outcome_unknown(), is_unknown, "{offset}: {error:?}");
+        script.done();
+    }
+    let (graph, script) = graph([step(Method::POST, "data.example/up", busy)]);
+    let error = graph.commit_session(&session(), &Commit::Business).await.expect_err("busy");
+    assert!(error.outcome_unknown(), "{error:?}");
+    script.done();
+}
+
+#[tokio::test(start_paused = true)]
 async fn errors_of_fragments_say_what_to_do() {
     let part = Bytes::from_static(b"0123");
     type Check = fn(&GraphError) -> bool;

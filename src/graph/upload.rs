@@ -289,6 +289,7 @@ impl Graph {
         let range = format!("bytes {offset}-{}/{total}", end.saturating_sub(1));
         let call = self
             .session_call("put_fragment", Method::PUT, session)?
+            .makes_file(end == total)
             .bytes(body)
             .header(header::CONTENT_RANGE, &range)?;
         let mut answer = self.send(call.clone()).await;
@@ -325,7 +326,7 @@ impl Graph {
     /// Ends a session made with `defer_commit`. The item may be missing from the answer: read it.
     pub async fn commit_session(&self, session: &SessionUrl, how: &Commit) -> Result<Option<RemoteItem>> {
         let call = match how {
-            Commit::Business => self.session_call("commit_session", Method::POST, session)?,
+            Commit::Business => self.session_call("commit_session", Method::POST, session)?.makes_file(true),
             Commit::Personal { drive, parent, name, conflict, if_match } => {
                 let url = self.inner.root.at(&url::child(drive, parent, name)?)?;
                 Call::graph("commit_session", Method::PUT, url, Priority::Upload)
