@@ -374,3 +374,62 @@ async fn a_file_that_went_with_its_folder_before_the_answer_that_made_it_is_not_
         assert_eq!(machine.list("d").await, ["other"], "{flavour:?}");
     }
 }
+
+// S36.
+#[tokio::test(start_paused = true)]
+async fn a_folder_that_another_client_moved_to_where_ours_was_to_be_made_is_not_taken_for_ours() {
+    for flavour in FLAVOURS {
+        let service = Service::new(flavour);
+        service.write_elsewhere("a/c/f", "theirs");
+        let machine = service.quiet_machine().await;
+        let fault = |method: &str, count| Fault {
+            method: Some(method.into()),
+            path: None,
+            op: None,
+            skip: 0,
+            count,
+            action: FaultAction::Reset { after: false },
+        };
+        // Nobody knows whether it was made, and nobody can ask for a while.
+        service.control.inject(fault("POST", Some(1)));
+        let unreachable = service.control.inject(fault("GET", None));
+        machine.mkdir("b").await.expect("made here");
+        under_way().await;
+        service.edit(Edit::Move { path: "a/c".into(), to: "b".into() });
+        machine.rename("b", "a/c/w").await.expect("moved here");
+        service.control.remove_fault(unreachable);
+        machine.sync().await;
+        machine.look().await;
+        let expected = [folder("a"), folder("b"), file("b/f", "theirs"), folder("b/w")];
+        assert_eq!(service.tree(), expected, "{flavour:?}");
+        assert_eq!(machine.list("b").await, ["f", "w"], "{flavour:?}");
+        assert!(machine.list("a").await.is_empty(), "{flavour:?}");
+    }
+}
+
+// S36, S37.
+#[tokio::test(start_paused = true)]
+async fn a_folder_that_was_deleted_here_and_moved_to_the_name_of_a_deleted_one_elsewhere_is_there_once() {
+    for flavour in FLAVOURS {
+        let service = Service::new(flavour);
+        service.write_elsewhere("a/e/f", "theirs");
+        service.write_elsewhere("b/d/other", "theirs");
+        let machine = service.quiet_machine().await;
+        machine.write("b/d/mine", "mine").await;
+        machine.sync().await;
+        machine.look().await;
+        service.edit(Edit::Move { path: "b/d/mine".into(), to: "moved".into() });
+        service.edit(Edit::Delete { path: "b/d".into() });
+        service.edit(Edit::Move { path: "a/e".into(), to: "b/d".into() });
+        machine.unlink("a/e/f").await.expect("unlink");
+        machine.rmdir("a/e").await.expect("rmdir");
+        machine.look().await;
+        machine.sync().await;
+        machine.look().await;
+        let expected = [folder("a"), folder("b"), folder("b/d"), file("moved", "mine")];
+        assert_eq!(service.tree(), expected, "{flavour:?}");
+        assert_eq!(machine.list("b").await, ["d"], "{flavour:?}");
+        assert!(machine.list("b/d").await.is_empty(), "{flavour:?}");
+        assert_eq!(machine.read("moved").await.expect("it is there"), "mine", "{flavour:?}");
+    }
+}

@@ -6,7 +6,7 @@ use super::apply::{Source, view_of};
 use super::error::{Verdict, classify};
 use super::execute::{backoff, park_wait};
 use super::op::Send;
-use super::{Engine, Inner};
+use super::{Engine, Inner, circle};
 use crate::graph::{GraphError, Priority};
 use crate::model::{ItemId, NodeId, RemoteItem};
 use crate::store::{Durability, Node, ParkKind, Parked, StoreError, Tx};
@@ -124,7 +124,7 @@ impl Inner {
                 return Ok(false);
             }
             if let Some(twin) = tx.by_item(&found.id)? {
-                if !self.gives_way(&twin) {
+                if !self.gives_way(&twin) || circle::lies_in(tx, id, twin.id)? {
                     return Ok(false);
                 }
                 tx.adopt_children(twin.id, id)?;

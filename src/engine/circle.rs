@@ -49,9 +49,25 @@ fn put_back(tx: &mut Tx<'_>, id: NodeId) -> Result<bool, StoreError> {
     Ok(true)
 }
 
-/// The folder, or the root where its row is gone: what is unsent is not left in a folder that is not there.
+/// Whether `id` is seen somewhere below `folder`: whoever took over what is in that would then lie in itself.
+pub(super) fn lies_in(tx: &Tx<'_>, id: NodeId, folder: NodeId) -> Result<bool, StoreError> {
+    let (mut at, mut seen) = (Some(id), BTreeSet::new());
+    while let Some(next) = at.filter(|&next| seen.insert(next)) {
+        at = tx.find(next)?.and_then(|node| node.place).map(|place| place.parent);
+        if at == Some(folder) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// The folder, or the root where it has no place and never gets one: its row is gone, or nothing at all is known of it.
+/// What is unsent is not left in a folder that is not there.
 pub(super) fn present(tx: &Tx<'_>, folder: NodeId) -> Result<NodeId, StoreError> {
-    Ok(if tx.find(folder)?.is_some() { folder } else { NodeId::ROOT })
+    let is_there = folder == NodeId::ROOT
+        || tx.find(folder)?.is_some_and(|node| node.remote.is_some() || node.local.is_some())
+        || tx.item_of_stub(folder)?.is_some();
+    Ok(if is_there { folder } else { NodeId::ROOT })
 }
 
 /// Nothing was moved here: what is known of the service is of two moments, and no place of this node any more.

@@ -44,7 +44,7 @@ impl Engine {
         item: &RemoteItem,
     ) -> Result<bool, GraphError> {
         match send {
-            Send::Mkdir { .. } => Ok(item.kind == Some(ItemKind::Folder)),
+            Send::Mkdir { .. } => Ok(item.kind == Some(ItemKind::Folder) && !self.knew_before(node, item)),
             Send::Create { .. } => self.has_arrived(None, send, item).await,
             Send::Replace { if_match, .. } => {
                 let is_moved = if_match.is_none() || item.etag != *if_match;
@@ -57,6 +57,16 @@ impl Engine {
             Send::SetTime { mtime, .. } => Ok(item.mtime.is_some_and(|seen| seen.same_second(*mtime))),
             Send::Delete { .. } => Ok(false),
         }
+    }
+
+    /// Whether the item was known here before the node was made: another client moved it to where the node was to be.
+    fn knew_before(&self, node: &Node, item: &RemoteItem) -> bool {
+        let known = self.0.store.by_item(&item.id).unwrap_or_else(|error| {
+            tracing::error!(%error, "the store cannot be read");
+            None
+        });
+        // Rows are numbered in the order in which they are made.
+        known.is_some_and(|known| known.id < node.id)
     }
 
     /// What has the name of a new file, where that is the file itself: an earlier answer was an error, though the service

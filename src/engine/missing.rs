@@ -241,7 +241,7 @@ impl Inner {
         Ok(())
     }
 
-    /// The node takes `found` if it fits; false if it does not.
+    /// The node takes `found` if it fits and no other node keeps it; false otherwise.
     pub(super) fn rekey(&self, id: NodeId, found: &RemoteItem) -> Result<bool, StoreError> {
         let mut applier = self.applier();
         let now = Timestamp::from(self.clock.wall());
@@ -249,9 +249,9 @@ impl Inner {
             let Some(old) = tx.find(id)?.and_then(|node| node.remote) else { return Ok(false) };
             let (Some(kind), Some(name)) = (found.kind, found.name.clone()) else { return Ok(false) };
             let view = view_of(found, old.parent, name);
-            let fits = rekey::is_same(tx, id, super::apply::node_kind(kind), &view)?;
+            let fits = rekey::is_same(tx, id, super::apply::node_kind(kind), &view)?
+                && rekey::rekey(tx, &mut applier, id, &view, now)?.is_some();
             if fits {
-                rekey::rekey(tx, &mut applier, id, &view, now)?;
                 // What is inside may have other ids too, or not be there.
                 let inside = tx.children(id)?.into_iter().map(|child| tx.node(child));
                 let inside: Vec<Node> = inside.collect::<Result<_, _>>()?;

@@ -1,6 +1,7 @@
 //! Attempts and their results, in the store: what was sent, what the service made of it.
 
 use super::apply::{Applier, Effects, Seen, Source, content_key, is_rewritten, merged, view_of};
+use super::circle;
 use super::execute::has_sent_content;
 use super::observe::add_doubts;
 use super::op::Send;
@@ -267,7 +268,7 @@ enum Twin {
     None,
     /// It is gone.
     Displaced,
-    /// It has unsent changes of its own: it keeps the item.
+    /// It has unsent changes of its own, or ours lies in it: it keeps the item.
     Stays,
 }
 
@@ -275,7 +276,7 @@ enum Twin {
 /// row, which programs may hold open, takes it.
 fn displace_twin(tx: &mut Tx<'_>, id: NodeId, item: &RemoteItem) -> Result<Twin, StoreError> {
     let Some(twin) = tx.by_item(&item.id)?.filter(|twin| twin.id != id) else { return Ok(Twin::None) };
-    if twin.local.is_some() {
+    if twin.local.is_some() || circle::lies_in(tx, id, twin.id)? {
         return Ok(Twin::Stays);
     }
     let was_seen = twin.remote.is_some();

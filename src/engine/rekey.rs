@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 
 use super::apply::{Applier, content_key, is_rewritten};
-use super::identity;
 use super::op::Send;
+use super::{circle, identity};
 use crate::content::ContentKey;
 use crate::model::{ItemId, NodeId, Timestamp, names};
 use crate::store::{Attempt, Node, NodeKind, RemoteView, StoreError, Tx, canonical};
@@ -35,7 +35,7 @@ impl Reunion {
             let Some(view) = seen(&node, applier) else { continue };
             for former in self.others_at(tx, &node, &view)? {
                 if tx.mark(former)? != generation && is_same(tx, former, node.kind, &view)? {
-                    stack.extend(rekey(tx, applier, former, &view, now)?);
+                    stack.extend(rekey(tx, applier, former, &view, now)?.unwrap_or_default());
                     self.dirty = None;
                     break;
                 }
@@ -145,20 +145,23 @@ fn has_sent(send: &Send, view: &RemoteView) -> bool {
 }
 
 /// The node takes the item that `view` describes for the one it had: views, base, attempts and cached content
-/// follow. A row under which that item was seen meanwhile goes; the children that it had are returned.
+/// follow. A row under which that item was seen meanwhile goes; the children that it had are returned. None where that
+/// row keeps the item, which something here changed or has open, or in which the node lies: what was known under the old id
+/// is not it, then.
 pub(super) fn rekey(
     tx: &mut Tx<'_>,
     applier: &mut Applier<'_>,
     id: NodeId,
     view: &RemoteView,
     now: Timestamp,
-) -> Result<Vec<NodeId>, StoreError> {
+) -> Result<Option<Vec<NodeId>>, StoreError> {
     let node = tx.node(id)?;
-    let Some(old) = &node.remote else { return Ok(Vec::new()) };
+    let Some(old) = &node.remote else { return Ok(None) };
     let mut moved = Vec::new();
     if let Some(twin) = tx.by_item(&view.item)?.filter(|twin| twin.id != id) {
-        if seen(&twin, applier).is_none() && twin.kind != NodeKind::Stub {
-            return Ok(moved);
+        let gives_way = seen(&twin, applier).is_some() || twin.kind == NodeKind::Stub;
+        if !gives_way || circle::lies_in(tx, id, twin.id)? {
+            return Ok(None);
         }
         moved = tx.adopt_children(twin.id, id)?;
         tx.remove(twin.id)?;
@@ -186,7 +189,7 @@ pub(super) fn rekey(
         tx.set_base(id, Some(&next))?;
     }
     readdress(tx, &node, &old.item, &view.item)?;
-    Ok(moved)
+    Ok(Some(moved))
 }
 
 fn key(applier: &Applier<'_>, view: &RemoteView) -> ContentKey {
