@@ -5,8 +5,8 @@ mod sync_support;
 use std::time::Duration;
 
 use onedrivefs::emulator::{Edit, Fault, FaultAction, Flavour, Resync};
-use onedrivefs::model::ItemId;
-use onedrivefs::store::{Durability, LocalView};
+use onedrivefs::model::{ItemId, NodeId};
+use onedrivefs::store::{Durability, LocalView, NodeKind, Tx};
 use sync_support::{Machine, Service};
 
 const FLAVOURS: [Flavour; 3] = [Flavour::Personal, Flavour::Business, Flavour::DocumentLibrary];
@@ -431,5 +431,75 @@ async fn a_folder_that_was_deleted_here_and_moved_to_the_name_of_a_deleted_one_e
         assert_eq!(machine.list("b").await, ["d"], "{flavour:?}");
         assert!(machine.list("b/d").await.is_empty(), "{flavour:?}");
         assert_eq!(machine.read("moved").await.expect("it is there"), "mine", "{flavour:?}");
+    }
+}
+
+/// Moves these, unsent, into a folder of which this row is all that there is.
+fn put_into(machine: &Machine, moved: &[NodeId], folder: impl FnOnce(&mut Tx<'_>) -> NodeId) {
+    let done = machine.engine.store().write(Durability::Process, |tx| {
+        let parent = folder(tx);
+        for &id in moved {
+            let local = tx.node(id)?.local.clone().expect("unsent");
+            tx.set_local(id, Some(&LocalView { parent, ..local }))?;
+        }
+        Ok(())
+    });
+    done.expect("the store works");
+}
+
+// S37.
+#[tokio::test(start_paused = true)]
+async fn what_is_unsent_in_a_folder_that_is_not_there_is_seen_and_sent_at_the_top() {
+    for flavour in FLAVOURS {
+        let service = Service::new(flavour);
+        service.write_elsewhere("d/moved/f", "theirs");
+        service.write_elsewhere("d/renamed", "theirs");
+        let machine = service.quiet_machine().await;
+        let cut = service.control.cut();
+        machine.write("d/new", "mine").await;
+        machine.mkdir("d/made").await.expect("made");
+        machine.rename("d/renamed", "d/renamed2").await.expect("renamed");
+        machine.rename("d/moved", "d/moved2").await.expect("renamed");
+        let mut nodes = Vec::new();
+        for path in ["d/new", "d/made", "d/renamed2", "d/moved2"] {
+            nodes.push(machine.find(path).await.expect("it is there").node());
+        }
+        put_into(&machine, &nodes, |tx| {
+            let row = tx.insert(NodeKind::Folder).expect("a row");
+            tx.remove(row).expect("no row");
+            row
+        });
+        service.control.remove_fault(cut);
+        machine.engine.refresh();
+        machine.sync().await;
+        let mut expected = vec![folder("d"), folder("made"), folder("moved2"), file("moved2/f", "theirs")];
+        expected.extend([file("new", "mine"), file("renamed2", "theirs")]);
+        assert_eq!(service.tree(), expected, "{flavour:?}");
+        assert_eq!(machine.list("").await, ["d", "made", "moved2", "new", "renamed2"], "{flavour:?}");
+    }
+}
+
+// S36.
+#[tokio::test(start_paused = true)]
+async fn what_is_unsent_in_a_folder_that_nobody_told_of_yet_is_sent_there() {
+    for flavour in FLAVOURS {
+        let service = Service::new(flavour);
+        let machine = service.quiet_machine().await;
+        service.write_elsewhere("d/f", "theirs");
+        let id = ItemId::new(service.control.id_of("d").expect("an id"));
+        let cut = service.control.cut();
+        machine.write("new", "mine").await;
+        let new = machine.find("new").await.expect("it is there").node();
+        put_into(&machine, &[new], |tx| tx.node_of_item(&id).expect("a row"));
+        service.control.remove_fault(cut);
+        machine.engine.refresh();
+        machine.sync().await;
+        assert_eq!(
+            service.tree(),
+            [folder("d"), file("d/f", "theirs"), file("d/new", "mine")],
+            "{flavour:?}"
+        );
+        machine.look().await;
+        assert_eq!(machine.list("d").await, ["f", "new"], "{flavour:?}");
     }
 }

@@ -29,6 +29,8 @@ impl Engine {
                 self.0.local_op(&node, move |inner, node| inner.settle(node, &outcome)).await
             }
             Op::Yield { to, how } => self.yield_or_adopt(&node, to, how).await,
+            Op::BringHome if self.looks_at_its_folder(&node).await => Ok(()),
+            Op::BringHome => self.0.local_op(&node, |inner, node| inner.bring_home(node)).await,
             Op::Seal { content } => self.seal(&node, content).await,
             Op::Copy { content } => self.copy_held(&node, content).await,
             Op::Verify(send) => self.verify(&node, send).await,
@@ -382,6 +384,12 @@ impl Inner {
         tracing::debug!(node = %node.id, ?outcome, "settling");
         let naming = self.naming();
         self.if_unchanged(node, |tx, applier| settle::settle(tx, node, outcome, &naming, applier))
+    }
+
+    fn bring_home(&self, node: &Node) -> Result<(), StoreError> {
+        tracing::info!(node = %node.id, "the folder of a change is nowhere");
+        let naming = self.naming();
+        self.if_unchanged(node, |tx, _| settle::bring_home(tx, node, &naming))
     }
 
     pub(super) fn yield_name(

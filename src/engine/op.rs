@@ -19,6 +19,8 @@ pub enum Op {
         /// How.
         how: NameTaken,
     },
+    /// The change is in a folder that has no place: find out which folder that is, or bring it to the root.
+    BringHome,
     /// On disk only: make staged content complete and immutable.
     Seal {
         /// The staged content.

@@ -17,10 +17,12 @@
 //!   one takes its item back.
 //! - While ids may have changed (many items are missing by theirs), nothing is deleted or made again.
 //! - A name that something without an answer makes an item of waits for that answer.
+//! - What is in a folder that has no place any more is brought to the root before anything else is sent of it.
 //! - An item that moved to another row waits for the answer to what was sent for it from its former row.
 
 mod circles;
 mod deletes;
+mod home;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -255,7 +257,11 @@ impl<'a> Planner<'a> {
             None => {}
         }
         if local.local_only {
-            return (local.deleted && !item.open).then_some(Op::Forget);
+            return if local.deleted {
+                (!item.open).then_some(Op::Forget)
+            } else {
+                self.homeless(item).flatten()
+            };
         }
         if item.node.remote.is_none() && item.node.base.is_none() && local.deleted {
             return (!item.open).then_some(Op::Forget);
@@ -269,6 +275,9 @@ impl<'a> Planner<'a> {
         }
         if let Some(settled) = self.settle(id, item) {
             return settled;
+        }
+        if let Some(homeless) = self.homeless(item) {
+            return homeless;
         }
         if is_unconfirmed(local) {
             return self.delete(id, item);

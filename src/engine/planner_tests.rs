@@ -457,3 +457,73 @@ fn nothing_is_deleted_or_made_again_while_ids_may_have_changed() {
     world.held = true;
     assert_eq!(ops(&world), []);
 }
+
+#[test]
+fn whatever_is_to_be_sent_of_a_change_whose_folder_has_no_place_it_is_brought_to_the_root_first() {
+    // A row that is gone, and one of which only the id is known.
+    for is_stub in [false, true] {
+        let mut world = world();
+        let nowhere = NodeId(3);
+        if is_stub {
+            world.folders.insert(nowhere, Folder::default());
+        }
+        let set =
+            |name| LocalView { mtime_set: true, mtime: Timestamp(7_000_000_000), ..local_at(nowhere, name) };
+        let there = |item, name| Some(remote_at(item, nowhere, name, 1));
+        add(&mut world, 10, NodeKind::File, None, sealed(local_at(nowhere, "create"), 1));
+        add(&mut world, 11, NodeKind::Folder, None, local_at(nowhere, "mkdir"));
+        add(&mut world, 12, NodeKind::Folder, Some(remote_at("M", ROOT, "m", 1)), local_at(nowhere, "move"));
+        add(&mut world, 13, NodeKind::File, there("R", "replace"), sealed(local_at(nowhere, "replace"), 2));
+        add(&mut world, 14, NodeKind::File, there("T", "time"), set("time"));
+        add(
+            &mut world,
+            15,
+            NodeKind::File,
+            None,
+            LocalView { content: Some(3), ..local_at(nowhere, "seal") },
+        );
+        add(
+            &mut world,
+            16,
+            NodeKind::File,
+            None,
+            LocalView { local_only: true, ..local_at(nowhere, "only") },
+        );
+        let parked = Some(Parked { kind: ParkKind::TooLarge, detail: String::new() });
+        let parked = LocalView { parked, retry_at: Timestamp(i64::MAX), ..local_at(nowhere, "parked") };
+        add(&mut world, 17, NodeKind::File, None, parked);
+        let open = LocalView { content: Some(4), ..local_at(nowhere, "open") };
+        let open = add(&mut world, 18, NodeKind::File, None, open);
+        world.dirty.get_mut(&open).unwrap().writer = true;
+        let expected: Vec<_> = (10..=18).map(|id| (id, Op::BringHome)).collect();
+        assert_eq!(ops(&world), expected, "stub: {is_stub}");
+    }
+}
+
+#[test]
+fn what_was_deleted_in_a_folder_that_has_no_place_goes_from_the_service_nevertheless() {
+    let mut world = world();
+    let nowhere = NodeId(3);
+    add(
+        &mut world,
+        10,
+        NodeKind::File,
+        Some(remote_at("D", nowhere, "d", 1)),
+        deleted(local_at(nowhere, "d")),
+    );
+    add(&mut world, 11, NodeKind::File, None, deleted(local_at(nowhere, "n")));
+    assert!(matches!(&ops(&world)[..], [(10, Op::Send(Send::Delete { .. })), (11, Op::Forget)]));
+}
+
+#[test]
+fn a_folder_that_is_to_be_made_is_a_place_and_one_that_cannot_be_looked_at_is_looked_at_again_later() {
+    let mut world = world();
+    add(&mut world, 10, NodeKind::Folder, None, local_at(ROOT, "d"));
+    world.folders.insert(NodeId(10), Folder { visible_parent: Some(ROOT), ..Folder::default() });
+    add(&mut world, 11, NodeKind::File, None, sealed(local_at(NodeId(10), "a"), 1));
+    let later = LocalView { retry_at: Timestamp(900), ..local_at(NodeId(3), "b") };
+    add(&mut world, 12, NodeKind::Folder, None, later);
+    let plan = plan(&world);
+    assert!(matches!(&plan.ops[..], [(NodeId(10), Op::Send(Send::Mkdir { .. }))]));
+    assert_eq!(plan.wake_at, Some(Timestamp(900)));
+}

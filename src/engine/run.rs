@@ -116,6 +116,7 @@ impl Inner {
             Op::Seal { .. } | Op::Copy { .. } => Some(&self.seal_slots),
             // These may have to compare contents, or to ask whether an item is gone.
             Op::Settle(Outcome::ConflictCopy | Outcome::Recreate)
+            | Op::BringHome
             | Op::Yield { how: NameTaken::ConflictName, .. } => Some(&self.changes),
             Op::Forget | Op::Settle(_) | Op::Yield { .. } => None,
         }

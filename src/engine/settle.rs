@@ -89,6 +89,18 @@ pub(super) fn settle(
     }
 }
 
+/// The change is seen, and sent, at the root where its folder has no place.
+pub(super) fn bring_home(tx: &mut Tx<'_>, node: &Node, naming: &Naming) -> Result<(), StoreError> {
+    let Some(local) = &node.local else { return Ok(()) };
+    let parent = circle::present(tx, local.parent)?;
+    if parent == local.parent {
+        return Ok(());
+    }
+    let seq = tx.next_sequence();
+    tx.set_local(node.id, Some(&LocalView { parent, changed_seq: seq, ..local.clone() }))?;
+    tx.notice(naming.now, &tx.path(node.id)?, "its folder is gone: it was moved to the top of the drive")
+}
+
 /// The item is gone, and the row with it; but for what is unsent inside.
 pub(super) fn gone(
     tx: &mut Tx<'_>,

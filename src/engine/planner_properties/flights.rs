@@ -29,6 +29,7 @@ impl Play {
             Op::Forget => self.machine.remove(id),
             Op::Settle(outcome) => self.machine.settle(id, &outcome),
             Op::Yield { to, how } => self.machine.yield_name(id, to, how),
+            Op::BringHome => unreachable!("no row goes away under what is in it"),
             Op::Seal { content } => self.machine.seal(id, content),
             Op::Copy { content } => {
                 self.contents += 1;
@@ -169,7 +170,9 @@ impl Play {
                 Op::Verify(sent) => {
                     assert_eq!(item.attempt, Some(super::super::AttemptState::Unknown(sent.clone())));
                 }
-                Op::Forget | Op::Settle(_) | Op::Yield { .. } => assert_eq!(item.attempt, None, "{op:?}"),
+                Op::Forget | Op::Settle(_) | Op::Yield { .. } | Op::BringHome => {
+                    assert_eq!(item.attempt, None, "{op:?}")
+                }
             }
         }
     }
