@@ -107,6 +107,11 @@ impl MountSettings {
         built_in_url("https://graph.microsoft.com/")
     }
 
+    /// The sign-in service where nobody says another.
+    pub fn default_login_url() -> Url {
+        built_in_url("https://login.microsoftonline.com/")
+    }
+
     /// Resolves what flags, environment and file say, in that order, over the defaults.
     ///
     /// Reads the configuration file; a missing one is an empty one.
@@ -146,7 +151,7 @@ impl MountSettings {
             cache_dir: said.cache_dir.unwrap_or_else(|| environment.cache_home()),
             state_dir: said.state_dir.unwrap_or_else(|| environment.state_home()),
             graph_url: said.graph_url.unwrap_or_else(Self::default_graph_url),
-            login_url: said.login_url.unwrap_or_else(|| built_in_url("https://login.microsoftonline.com/")),
+            login_url: said.login_url.unwrap_or_else(Self::default_login_url),
             account: said.account.unwrap_or_else(|| "default".to_owned()),
             cache_size: said.cache_size,
             metadata_memory: said.metadata_memory.unwrap_or(64 << 20),

@@ -4,11 +4,18 @@
 //! Knows nothing of HTTP clients or of the file service; what it needs to say to the sign-in service goes
 //! through [`TokenEndpoint`].
 
+pub mod aadsts;
+mod cached;
+pub mod certificate;
+pub mod identity;
 pub mod oauth;
+pub mod secrets;
 pub mod signin;
 pub mod store;
 #[cfg(test)]
 mod testing;
+pub mod unattended;
+pub mod vault;
 
 use std::fmt;
 use std::sync::Arc;
@@ -18,8 +25,10 @@ use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
 pub use oauth::{OAuthClient, RefreshTokenSource};
+pub use secrets::{SecretReader, SecretSource};
 pub use signin::{Application, CodeRequest, DeviceCode, SignIn};
 pub use store::{FileTokenStore, StoredToken, TokenStore};
+pub use unattended::{Proof, Registration, Unattended, UnattendedSource};
 
 /// Gives the bearer token of one account.
 pub trait TokenSource: Send + Sync + fmt::Debug {
@@ -90,7 +99,25 @@ pub enum AuthError {
     /// The sign-in service could not be reached or is failing; what is stored is kept.
     #[error("the sign-in service cannot be reached")]
     Network(#[source] Arc<dyn std::error::Error + Send + Sync>),
-    /// The application or its settings are wrong; asking again does not help.
+    /// A secret or a certificate of this machine cannot be used.
+    #[error("{what}: {why}; {remedy}")]
+    Credential {
+        /// Its source.
+        what: String,
+        /// What is wrong with it.
+        why: String,
+        /// What to do.
+        remedy: String,
+    },
+    /// The sign-in service refuses the application, or what proves it; asking again does not help.
+    #[error("{why}; {remedy}")]
+    Refused {
+        /// What is wrong.
+        why: String,
+        /// What to do.
+        remedy: String,
+    },
+    /// The settings are wrong; asking again does not help.
     #[error("sign-in is not set up correctly: {what}")]
     Configuration {
         /// What is wrong.
@@ -111,6 +138,24 @@ pub trait TokenEndpoint: Send + Sync + fmt::Debug {
         url: &'a str,
         form: Vec<(&'static str, Secret)>,
     ) -> BoxFuture<'a, Result<(u16, Bytes), EndpointError>>;
+
+    /// GETs `url` with these headers, their names in small letters; gives whatever was answered.
+    fn get<'a>(
+        &'a self,
+        url: &'a str,
+        headers: Vec<(&'static str, Secret)>,
+    ) -> BoxFuture<'a, Result<Answer, EndpointError>>;
+}
+
+/// What a GET was answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// HTTP status.
+    pub status: u16,
+    /// The whole body.
+    pub body: Bytes,
+    /// `WWW-Authenticate`.
+    pub challenge: Option<String>,
 }
 
 /// A token handed in from outside, never refreshed.

@@ -53,7 +53,7 @@ async fn a_device_code_that_is_declined_or_too_old_is_not_asked_for_again() {
     }
     let (refused, _) = wait_for(&[(401, r#"{"error":"invalid_client","error_codes":[7000218]}"#)]).await;
     assert!(
-        matches!(&refused, Err(AuthError::Configuration { what }) if what.contains("public client flows"))
+        matches!(&refused, Err(AuthError::Refused { remedy, .. }) if remedy.contains("public client flows"))
     );
     let pending = [PENDING; 400];
     let (refused, seconds) = wait_for(&pending).await;
@@ -136,12 +136,13 @@ async fn a_sign_in_without_a_token_to_keep_is_refused() {
 fn every_code_of_the_sign_in_service_has_a_sentence_with_a_remedy() {
     // graph-api 1.3 to 1.7.
     let codes = [
-        50011, 50020, 50034, 50057, 50074, 50076, 50078, 50079, 50105, 50128, 50131, 50132, 50133, 50173,
-        50194, 50196, 51004, 53000, 53001, 53003, 53004, 54005, 65001, 65004, 65005, 70000, 70008, 70016,
-        90002, 90094, 700_016, 700_024, 700_027, 700_082, 700_211, 700_213, 7_000_215, 7_000_218, 7_000_222,
-        9_002_346,
+        50001, 50011, 50020, 50034, 50057, 50074, 50076, 50078, 50079, 50105, 50128, 50131, 50132, 50133,
+        50173, 50194, 50196, 51004, 53000, 53001, 53003, 53004, 54005, 65001, 65004, 65005, 70000, 70008,
+        70011, 70016, 70019, 70020, 90002, 90094, 500_011, 700_016, 700_021, 700_023, 700_024, 700_027,
+        700_082, 700_211, 700_212, 700_213, 900_023, 1_002_012, 7_000_112, 7_000_215, 7_000_216, 7_000_218,
+        7_000_222, 7_000_229, 9_002_346,
     ];
     for code in codes {
-        assert!(super::super::oauth::explain(code).is_some(), "AADSTS{code}");
+        assert!(super::super::aadsts::explain(code).is_some(), "AADSTS{code}");
     }
 }

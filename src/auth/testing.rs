@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
-use super::{EndpointError, Secret, TokenEndpoint};
+use super::{Answer as Got, EndpointError, Secret, TokenEndpoint};
 
 pub type Answer = Result<(u16, String), ()>;
 
@@ -31,5 +31,15 @@ impl TokenEndpoint for Endpoint {
             next.map(|(status, body)| (status, Bytes::from(body)))
                 .map_err(|()| EndpointError(Arc::new(std::io::Error::other("unplugged"))))
         })
+    }
+
+    /// Takes the header's values for a form.
+    fn get<'a>(
+        &'a self,
+        url: &'a str,
+        headers: Vec<(&'static str, Secret)>,
+    ) -> BoxFuture<'a, Result<Got, EndpointError>> {
+        let sent = self.post_form(url, headers);
+        Box::pin(async move { sent.await.map(|(status, body)| Got { status, body, challenge: None }) })
     }
 }

@@ -42,6 +42,8 @@ fn line(account: &Account) -> serde_json::Value {
         "account": account.name,
         "user": account.user,
         "signed_in": account.is_signed_in,
+        "flow": account.flow.to_string(),
+        "ends": account.ends.map(|end| end.to_rfc3339_seconds()),
         "since": account.since.to_rfc3339_seconds(),
         "read_only": account.read_only,
         "tenant": account.tenant,
@@ -52,12 +54,19 @@ fn line(account: &Account) -> serde_json::Value {
 }
 
 fn text(account: &Account) -> String {
-    let who = account.user.as_deref().unwrap_or("no drive of its own");
+    let who = match &account.user {
+        Some(user) => user.clone(),
+        None if account.is_application() && account.client_id.is_empty() => "this machine".to_owned(),
+        None if account.is_application() => format!("application {}", account.client_id),
+        None => "no drive of its own".to_owned(),
+    };
+    let tenant = if account.tenant.is_empty() { "its own" } else { &account.tenant };
     let state = if account.is_signed_in {
-        format!("signed in since {}", account.since.to_rfc3339_seconds())
+        format!("signed in ({}) since {}", account.flow, account.since.to_rfc3339_seconds())
     } else {
         format!("signed out; run 'onedrivefs login {}'", account.name)
     };
+    let ends = account.ends.map(|end| format!(", until {}", end.to_rfc3339_seconds())).unwrap_or_default();
     let read_only = if account.read_only { ", read-only" } else { "" };
-    format!("{}: {who} (tenant {}){read_only}, {state}\n", account.name, account.tenant)
+    format!("{}: {who} (tenant {tenant}){read_only}, {state}{ends}\n", account.name)
 }

@@ -6,10 +6,10 @@ use std::process::{Command, Stdio};
 use clap::ValueEnum;
 
 use super::output::{CliError, print, print_json};
-use super::settings;
+use super::{proof, settings};
 use crate::config::{Choices, Environment, MountSettings};
 use crate::daemon::exit;
-use crate::daemon::signin::{self, Account, LoginRequest, Prompt};
+use crate::daemon::signin::{self, Account, Flow, LoginRequest, Prompt, Proof};
 
 /// Sign in to an account.
 ///
@@ -17,7 +17,8 @@ use crate::daemon::signin::{self, Account, LoginRequest, Prompt};
 /// kept in the state directory, readable by you only, and is renewed by itself. Mounts that are signed out go on by
 /// themselves.
 ///
-/// Needs an application registered with the service, once; without one this says how to register it.
+/// Needs an application registered with the service, once; without one this says how to register it. An application
+/// may sign in without a person, by a certificate, a secret, or what the machine is to Azure; nothing secret is kept then.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   onedrivefs login                                    your account
@@ -25,15 +26,18 @@ use crate::daemon::signin::{self, Account, LoginRequest, Prompt};
   onedrivefs login work --tenant contoso.com          another one, of an organisation
   onedrivefs login --device-code                      on a machine without a browser
   onedrivefs login archive --read-only                never changes anything
+  onedrivefs login files --tenant contoso.com --client-id ID --certificate file:/etc/app.pem
+  onedrivefs login files --managed-identity           as what this machine is to Azure
   onedrivefs mount me ~/work --account work
 
-Exit codes: 2 if the application or an address is wrong; 5 if nobody finished the sign-in, or it was declined;
-6 if the service cannot be reached.")]
+Exit codes: 2 if something is missing, or an address is wrong; 5 if nobody finished the sign-in, or it was declined;
+6 if the service cannot be reached; 9 if a secret or a certificate cannot be used; 10 if the service refuses the
+application.")]
 pub struct Args {
     /// What the account is called here [default: default]
     account: Option<String>,
     /// Show a code to enter on any device, instead of opening the browser
-    #[arg(long)]
+    #[arg(long, group = "proof")]
     device_code: bool,
     /// Id of the registered application [default: that of the last sign-in]
     #[arg(long, value_name = "ID")]
@@ -41,11 +45,13 @@ pub struct Args {
     /// Whose accounts: common, organizations, consumers, an organisation's id or domain [default: common]
     #[arg(long, value_name = "T")]
     tenant: Option<String>,
+    #[command(flatten)]
+    proof: proof::Args,
     /// Which of the service's clouds
     #[arg(long, value_enum, default_value_t = Cloud::Global)]
     cloud: Cloud,
     /// What to ask for, separated by spaces [default: files and sites, to read and write]
-    #[arg(long, value_name = "S")]
+    #[arg(long, value_name = "S", conflicts_with_all = WITHOUT_SCOPES)]
     scopes: Option<String>,
     /// Ask only for what reading needs; mounts of the account are read-only
     #[arg(long)]
@@ -63,6 +69,10 @@ pub struct Args {
     #[arg(long)]
     json: bool,
 }
+
+/// Ways to sign in that ask for what an administrator has allowed, and nothing else.
+const WITHOUT_SCOPES: [&str; 4] =
+    ["client_secret", "certificate", "managed_identity", "federated_token_file"];
 
 /// The service's clouds (graph-api 1.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -87,15 +97,25 @@ impl Cloud {
 
 pub fn run(args: Args) -> Result<u8, CliError> {
     let environment = Environment::of_process();
-    let settings = settings(&args, &environment)?;
+    let proof = args.proof.proof()?;
+    let workload = match &proof {
+        Some(Proof::FederatedToken { .. }) => proof::of_workload(&environment),
+        _ => [const { None }; 3],
+    };
+    let [client_id, tenant, login_url] = workload;
+    let settings = settings(&args, login_url, &environment)?;
     let browser = if args.device_code { None } else { browser(&environment) };
     let request = LoginRequest {
         settings,
-        client_id: args.client_id,
-        tenant: args.tenant,
+        client_id: args.client_id.or(client_id),
+        tenant: args.tenant.or(tenant),
         scopes: args.scopes,
         read_only: args.read_only,
-        device_code: browser.is_none(),
+        flow: match (proof, &browser) {
+            (Some(proof), _) => Flow::Application(proof),
+            (None, Some(_)) => Flow::Browser,
+            (None, None) => Flow::DeviceCode,
+        },
     };
     let account = signin::login(&request, &mut |prompt| ask(&prompt, browser.as_deref()))?;
     if args.json {
@@ -106,8 +126,12 @@ pub fn run(args: Args) -> Result<u8, CliError> {
     Ok(exit::OK)
 }
 
-/// Account, addresses and directories.
-fn settings(args: &Args, environment: &Environment) -> Result<MountSettings, CliError> {
+/// Account, addresses and directories. `login_url`: of the surroundings, where nothing is said.
+fn settings(
+    args: &Args,
+    login_url: Option<String>,
+    environment: &Environment,
+) -> Result<MountSettings, CliError> {
     let mut flags = settings::given(&[
         ("account", &args.account),
         ("state-dir", &args.state_dir),
@@ -119,6 +143,10 @@ fn settings(args: &Args, environment: &Environment) -> Result<MountSettings, Cli
         let (graph, login) = args.cloud.roots();
         settings::set(&mut roots, "graph-url", graph)?;
         settings::set(&mut roots, "login-url", login)?;
+        flags = flags.over(roots);
+    } else if let Some(url) = login_url {
+        let mut roots = Choices::default();
+        settings::set(&mut roots, "login-url", &url)?;
         flags = flags.over(roots);
     }
     settings::without_mount(flags, environment)
@@ -157,10 +185,14 @@ fn ask(prompt: &Prompt, browser: Option<&str>) {
 }
 
 fn welcome(account: &Account) -> String {
-    let who = account.user.as_deref().unwrap_or("an account without a drive of its own");
     let name = if account.name == "default" { String::new() } else { format!(" --account {}", account.name) };
+    let (who, drive) = match (&account.user, account.is_application()) {
+        (Some(user), _) => (user.as_str(), "me"),
+        (None, false) => ("an account without a drive of its own", "DRIVE"),
+        (None, true) => ("an application", "DRIVE"),
+    };
     let next = if std::io::stdout().is_terminal() {
-        format!("Mount it with: onedrivefs mount me DIR{name}\n")
+        format!("Mount it with: onedrivefs mount {drive} DIR{name}\n")
     } else {
         String::new()
     };

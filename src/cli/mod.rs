@@ -16,6 +16,7 @@ mod mount;
 mod mountpoint;
 mod output;
 mod pin;
+mod proof;
 mod refresh;
 mod rescue;
 mod retry;

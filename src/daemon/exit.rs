@@ -18,6 +18,10 @@ pub const SERVICE: u8 = 6;
 pub const BUSY: u8 = 7;
 /// This system cannot mount: no FUSE, no permission.
 pub const SYSTEM: u8 = 8;
+/// A secret or a certificate of this machine cannot be read or used.
+pub const SECRET: u8 = 9;
+/// The sign-in service refuses the application.
+pub const APPLICATION: u8 = 10;
 
 /// Every code with its meaning, for `--help` and the documentation.
 pub const TABLE: &[(u8, &str)] = &[
@@ -30,4 +34,6 @@ pub const TABLE: &[(u8, &str)] = &[
     (SERVICE, "the service cannot be reached, or refuses"),
     (BUSY, "somebody else holds the mount point, the drive's state or an open file"),
     (SYSTEM, "this system cannot mount: FUSE or a permission is missing"),
+    (SECRET, "a secret or a certificate cannot be read, or can no longer be used"),
+    (APPLICATION, "the sign-in service refuses the application: its id, tenant, secret or certificate"),
 ];

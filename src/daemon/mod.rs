@@ -125,6 +125,7 @@ pub struct EmulatorSettings {
 pub fn run_mount(mut settings: MountSettings, ready: impl FnOnce()) -> Result<ExitReport, DaemonError> {
     lifecycle::check(&settings.mountpoint, false)?;
     let tokens = assemble::credentials(&mut settings)?;
+    signin::check_own_drive(&settings)?;
     let runtime = lifecycle::runtime()?;
     lifecycle::serve(&runtime, settings, tokens, ready)
 }

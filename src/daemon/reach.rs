@@ -6,7 +6,7 @@ use futures_util::StreamExt;
 use futures_util::stream;
 use serde::Serialize;
 
-use super::{DaemonError, assemble, lifecycle};
+use super::{DaemonError, assemble, lifecycle, signin};
 use crate::clock::{Clock, SystemClock};
 use crate::config::MountSettings;
 use crate::graph::{DriveSelector, Graph, GraphError};
@@ -41,21 +41,14 @@ pub struct Reach {
 /// Asks the service. Blocks.
 pub fn reach(mut settings: MountSettings) -> Result<Reach, DaemonError> {
     let tokens = assemble::credentials(&mut settings)?;
+    let is_person = !signin::is_application(&settings);
     let runtime = lifecycle::runtime()?;
     runtime.block_on(async {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let graph = assemble::graph(&settings, tokens, &clock)?;
         let mut reach = Reach::default();
-        match graph.resolve_drive(&DriveSelector::Me).await {
-            Ok(drive) => reach.drives.push(reachable("OneDrive".into(), "me".into(), drive)),
-            Err(error) => reach.untold("its own drive", error, &settings)?,
-        }
-        match graph.shared_with_me().await {
-            Ok(shared) => reach.drives.extend(shared.into_iter().filter(|far| far.is_folder).map(|far| {
-                let place = format!("Shared with me/{}", far.name);
-                Reachable { place, drive: None, drive_type: far.drive_type, quota: None }
-            })),
-            Err(error) => reach.untold("what others share", error, &settings)?,
+        if is_person {
+            personal(&graph, &mut reach, &settings).await?;
         }
         match graph.sites().await {
             Ok(sites) => libraries(&graph, sites, &mut reach, &settings).await?,
@@ -64,6 +57,22 @@ pub fn reach(mut settings: MountSettings) -> Result<Reach, DaemonError> {
         reach.drives.sort_by(|one, other| one.place.cmp(&other.place));
         Ok(reach)
     })
+}
+
+/// What only a person has.
+async fn personal(graph: &Graph, reach: &mut Reach, settings: &MountSettings) -> Result<(), DaemonError> {
+    match graph.resolve_drive(&DriveSelector::Me).await {
+        Ok(drive) => reach.drives.push(reachable("OneDrive".into(), "me".into(), drive)),
+        Err(error) => reach.untold("its own drive", error, settings)?,
+    }
+    match graph.shared_with_me().await {
+        Ok(shared) => reach.drives.extend(shared.into_iter().filter(|far| far.is_folder).map(|far| {
+            let place = format!("Shared with me/{}", far.name);
+            Reachable { place, drive: None, drive_type: far.drive_type, quota: None }
+        })),
+        Err(error) => reach.untold("what others share", error, settings)?,
+    }
+    Ok(())
 }
 
 async fn libraries(

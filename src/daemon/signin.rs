@@ -1,9 +1,12 @@
 //! Accounts: signing in, signing out, and what is stored of each below the state directory.
 //!
-//! `<state>/<account>/account.json` says who and by which application; `token.json` beside it is the secret.
+//! `<state>/<account>/account.json` says who and by which application; `token.json` beside it is the secret of a
+//! person. Of an application that signs in without a person nothing secret is kept: [`application`].
 
+mod application;
 mod loopback;
 
+use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,9 +17,11 @@ use url::Url;
 
 use super::assemble::{self, disk_error, make_private, replace_file};
 use super::{DaemonError, exit, lifecycle};
+pub use crate::auth::certificate::Signing;
 use crate::auth::{
     Application, AuthError, FileTokenStore, RefreshTokenSource, SignIn, StaticToken, TokenSource, TokenStore,
 };
+pub use crate::auth::{Proof, SecretSource};
 use crate::clock::{Clock, SystemClock};
 use crate::config::MountSettings;
 use crate::disk::Disk;
@@ -39,8 +44,34 @@ pub struct LoginRequest {
     pub scopes: Option<String>,
     /// Asks only for what reading needs.
     pub read_only: bool,
-    /// The person enters a code on any device, instead of a browser that comes to this machine.
-    pub device_code: bool,
+    /// How.
+    pub flow: Flow,
+}
+
+/// How somebody signs in.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Flow {
+    /// A person, in a browser that comes back to this machine.
+    #[default]
+    Browser,
+    /// A person, who enters a code on any device.
+    DeviceCode,
+    /// An application, without a person.
+    Application(Proof),
+}
+
+impl fmt::Display for Flow {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Browser => "browser",
+            Self::DeviceCode => "device code",
+            Self::Application(Proof::ClientSecret { .. }) => "client secret",
+            Self::Application(Proof::Certificate { .. }) => "certificate",
+            Self::Application(Proof::FederatedToken { .. }) => "federated token",
+            Self::Application(Proof::ManagedIdentity { .. }) => "managed identity",
+        })
+    }
 }
 
 /// What the person has to do now.
@@ -77,14 +108,28 @@ pub struct Account {
     pub read_only: bool,
     /// Who owns the account's own drive, where the service told.
     pub user: Option<String>,
-    /// When the person signed in.
+    /// When it signed in.
     pub since: Timestamp,
+    /// How.
+    #[serde(default)]
+    pub flow: Flow,
+    /// When what proves the application ends, where that is known.
+    #[serde(default)]
+    pub ends: Option<Timestamp>,
+    /// An application that was signed out.
+    #[serde(default)]
+    signed_out: bool,
     /// Whether there is a sign-in now.
     #[serde(skip)]
     pub is_signed_in: bool,
 }
 
 impl Account {
+    /// Whether it is an application's, which signs in without a person and has no drive of its own.
+    pub fn is_application(&self) -> bool {
+        matches!(self.flow, Flow::Application(_))
+    }
+
     fn application(&self) -> Application {
         Application {
             login_url: self.login_url.clone(),
@@ -120,7 +165,10 @@ fn read_account(state_dir: &Path, name: &str) -> Result<Option<Account>, DaemonE
         remedy: format!("sign in again: onedrivefs login {name}"),
         exit_code: exit::SIGNED_OUT,
     })?;
-    let is_signed_in = matches!(token_store(state_dir, name).load(), Ok(Some(_)));
+    let is_signed_in = match account.flow {
+        Flow::Application(_) => !account.signed_out,
+        Flow::Browser | Flow::DeviceCode => matches!(token_store(state_dir, name).load(), Ok(Some(_))),
+    };
     Ok(Some(Account { name: name.to_owned(), is_signed_in, ..account }))
 }
 
@@ -147,10 +195,24 @@ pub fn logout(state_dir: &Path, name: &str) -> Result<bool, DaemonError> {
     if !state_dir.join(name).is_dir() {
         return Ok(false);
     }
-    token_store(state_dir, name).remove().map_err(failed)
+    let removed = token_store(state_dir, name).remove().map_err(failed)?;
+    // A damaged account has nothing else to sign out.
+    match read_account(state_dir, name).unwrap_or_default() {
+        Some(account) if account.is_application() && account.is_signed_in => {
+            write_account(state_dir, &Account { signed_out: true, ..account })?;
+            Ok(true)
+        }
+        _ => Ok(removed),
+    }
 }
 
-/// Signs a person in and keeps that. Blocks until the person is done; `prompt` says what there is to do.
+fn write_account(state_dir: &Path, account: &Account) -> Result<(), DaemonError> {
+    let path = account_file(state_dir, &account.name);
+    let text = serde_json::to_vec_pretty(account).expect("plain data is always written");
+    replace_file(&path, &text).map_err(|error| disk_error(&path, &error))
+}
+
+/// Signs in and keeps that. Blocks until a person is done; `prompt` says what there is to do.
 pub fn login(request: &LoginRequest, prompt: &mut dyn FnMut(Prompt)) -> Result<Account, DaemonError> {
     let mut settings = request.settings.clone();
     let last = read_account(&settings.state_dir, &settings.account).unwrap_or_default();
@@ -164,7 +226,10 @@ pub fn login(request: &LoginRequest, prompt: &mut dyn FnMut(Prompt)) -> Result<A
     make_private(&settings.state_dir.join(&settings.account))?;
     let runtime = lifecycle::runtime()?;
     runtime.block_on(async {
-        let signed_in = sign_in(&account.application(), request.device_code, prompt).await?;
+        if account.is_application() {
+            return application::sign_in(settings, account).await;
+        }
+        let signed_in = sign_in(&account.application(), account.flow == Flow::DeviceCode, prompt).await?;
         keep(settings, account, &signed_in).await
     })
 }
@@ -176,34 +241,51 @@ fn wanted(
     last: Option<&Account>,
 ) -> Result<Account, DaemonError> {
     let known = last.filter(|last| last.login_url == settings.login_url);
-    let built_in = option_env!("ONEDRIVEFS_CLIENT_ID").map(str::to_owned);
-    let client_id = request.client_id.clone().or(known.map(|last| last.client_id.clone())).or(built_in);
-    let client_id = client_id.ok_or_else(|| DaemonError {
-        what: "login".into(),
-        why: "no application is registered for this program yet".into(),
-        remedy: REGISTER.into(),
-        exit_code: exit::USAGE,
-    })?;
-    let usual = |access: &str| {
-        let root = settings.graph_url.as_str();
-        let scopes = ["Files", "Sites"].map(|what| format!("{root}{what}.{access}.All"));
-        format!("offline_access {}", scopes.join(" "))
+    let is_application = matches!(request.flow, Flow::Application(_));
+    let built_in = option_env!("ONEDRIVEFS_CLIENT_ID").filter(|_| !is_application).map(str::to_owned);
+    let known_id = known.map(|last| last.client_id.clone()).filter(|id| !id.is_empty());
+    let client_id = request.client_id.clone().or(known_id).or(built_in);
+    let tenant = request.tenant.clone().or(known.map(|last| last.tenant.clone()));
+    let (client_id, tenant) = match &request.flow {
+        Flow::Application(proof) => application::identified(proof, client_id, tenant)?,
+        Flow::Browser | Flow::DeviceCode => {
+            let client_id = client_id.ok_or_else(|| DaemonError {
+                what: "login".into(),
+                why: "no application is registered for this program yet".into(),
+                remedy: REGISTER.into(),
+                exit_code: exit::USAGE,
+            })?;
+            (client_id, tenant.unwrap_or("common".into()))
+        }
     };
-    let read_only = request.read_only;
-    let scope = request.scopes.clone().unwrap_or_else(|| usual(if read_only { "Read" } else { "ReadWrite" }));
-    let has_offline = scope.split_whitespace().any(|one| one == "offline_access");
     Ok(Account {
         name: settings.account.clone(),
         graph_url: settings.graph_url.clone(),
         login_url: settings.login_url.clone(),
-        tenant: request.tenant.clone().or(known.map(|last| last.tenant.clone())).unwrap_or("common".into()),
+        tenant,
         client_id,
-        scope: if has_offline { scope } else { format!("offline_access {scope}") },
-        read_only,
+        scope: scope(request, settings),
+        read_only: request.read_only,
         user: None,
         since: Timestamp::from(SystemClock.wall()),
+        flow: request.flow.clone(),
+        ends: None,
+        signed_out: false,
         is_signed_in: true,
     })
+}
+
+/// What is asked for. An application has what its administrator gave it.
+fn scope(request: &LoginRequest, settings: &MountSettings) -> String {
+    let root = settings.graph_url.as_str();
+    if matches!(request.flow, Flow::Application(_)) {
+        return format!("{root}.default");
+    }
+    let access = if request.read_only { "Read" } else { "ReadWrite" };
+    let usual = || ["Files", "Sites"].map(|what| format!("{root}{what}.{access}.All")).join(" ");
+    let scope = request.scopes.clone().unwrap_or_else(usual);
+    let has_offline = scope.split_whitespace().any(|one| one == "offline_access");
+    if has_offline { scope } else { format!("offline_access {scope}") }
 }
 
 /// How to get an application id.
@@ -260,11 +342,10 @@ async fn keep(
     };
     check_same_drive(settings, own.as_ref())?;
     let account = Account { user: own.and_then(|drive| drive.owner), ..account };
-    let path = account_file(&settings.state_dir, &account.name);
-    let text = serde_json::to_vec_pretty(&account).expect("plain data is always written");
-    replace_file(&path, &text).map_err(|error| disk_error(&path, &error))?;
+    write_account(&settings.state_dir, &account)?;
     let store = token_store(&settings.state_dir, &account.name);
-    store.save(&signed_in.stored).map_err(|error| disk_error(&path.with_file_name("token.json"), &error))?;
+    let path = settings.state_dir.join(&account.name).join("token.json");
+    store.save(&signed_in.stored).map_err(|error| disk_error(&path, &error))?;
     Ok(account)
 }
 
@@ -292,11 +373,33 @@ pub(super) fn tokens(settings: &mut MountSettings) -> Result<Arc<dyn TokenSource
         exit_code: exit::SIGNED_OUT,
     })?;
     adopt(settings, &known)?;
+    if known.is_application() {
+        return application::tokens(&settings.state_dir, &known);
+    }
     let refused = |error: AuthError| refused(&known.application(), &error);
     let client = known.application().client().map_err(refused)?;
     let store = Arc::new(token_store(&settings.state_dir, &name));
     let endpoint = Arc::new(endpoint(&known.login_url)?);
     Ok(Arc::new(RefreshTokenSource::new(client, endpoint, store, Arc::new(SystemClock))))
+}
+
+/// Whether the settings' account is an application's, which has no drive of its own.
+pub(super) fn is_application(settings: &MountSettings) -> bool {
+    let known = read_account(&settings.state_dir, &settings.account).unwrap_or_default();
+    known.is_some_and(|account| account.is_application())
+}
+
+/// Of an application no own drive can be mounted.
+pub(super) fn check_own_drive(settings: &MountSettings) -> Result<(), DaemonError> {
+    if settings.drive != "me" || !is_application(settings) {
+        return Ok(());
+    }
+    Err(DaemonError {
+        what: format!("account '{}'", settings.account),
+        why: "it is an application's, which has no drive of its own".into(),
+        remedy: format!("mount one that 'onedrivefs drives --account {}' lists", settings.account),
+        exit_code: exit::USAGE,
+    })
 }
 
 /// A token goes to the service that it was given for, and nowhere else.
@@ -330,14 +433,27 @@ fn endpoint(login_url: &Url) -> Result<TransportTokenEndpoint, DaemonError> {
 }
 
 fn refused(application: &Application, error: &AuthError) -> DaemonError {
+    // A machine is known to its surroundings, and to no sign-in service.
+    let is_machine = application.client_id.is_empty();
     let (why, remedy, exit_code) = match error {
         AuthError::SignedOut { reason } => (reason.clone(), "run 'onedrivefs login' again", exit::SIGNED_OUT),
         AuthError::Network(source) => {
-            (format!("it cannot be reached: {source}"), "check the network and --login-url", exit::SERVICE)
+            let remedy = match is_machine {
+                true => "a managed identity is there on machines of Azure only",
+                false => "check the network and --login-url",
+            };
+            (format!("it cannot be reached: {source}"), remedy, exit::SERVICE)
         }
         AuthError::Configuration { what } => (what.clone(), "see 'onedrivefs login --help'", exit::USAGE),
+        AuthError::Refused { why, remedy } => (why.clone(), remedy.as_str(), exit::APPLICATION),
+        AuthError::Credential { what, why, remedy } => {
+            let (what, why, remedy) = (what.clone(), why.clone(), remedy.clone());
+            return DaemonError { what, why, remedy, exit_code: exit::SECRET };
+        }
     };
-    DaemonError { what: application.login_url.to_string(), why, remedy: remedy.into(), exit_code }
+    let what =
+        if is_machine { "this machine's identity".to_owned() } else { application.login_url.to_string() };
+    DaemonError { what, why, remedy: remedy.to_owned(), exit_code }
 }
 
 #[cfg(test)]
@@ -363,7 +479,7 @@ mod tests {
             tenant: None,
             scopes: None,
             read_only,
-            device_code: true,
+            flow: Flow::DeviceCode,
         };
         wanted(&request, &request.settings, None).expect("all is said")
     }

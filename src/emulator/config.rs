@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::applications::Registered;
 use super::flavour::Flavour;
+use super::machine::Machine;
 use super::upload::UNIT;
 use crate::clock::{Clock, SystemClock};
 
@@ -70,6 +72,10 @@ pub struct EmulatorConfig {
     pub base_url: Option<String>,
     /// Which bearer tokens are good.
     pub tokens: Tokens,
+    /// Applications that may sign in without a person; none: any may, by any secret.
+    pub applications: Vec<Registered>,
+    /// What the machine that asks is to Azure.
+    pub machine: Machine,
     /// Sites besides the user's own drive.
     pub sites: Vec<SiteConfig>,
     /// Drives of other people, of which the user sees what they share ([`super::Control::share_with_me`]).
@@ -104,6 +110,8 @@ impl Default for EmulatorConfig {
             data_dir: None,
             base_url: None,
             tokens: Tokens::Any,
+            applications: Vec::new(),
+            machine: Machine::default(),
             sites: vec![SiteConfig {
                 hostname: "contoso.sharepoint.com".into(),
                 path: "sites/Team".into(),

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
+use super::applications::Registered;
 use super::config::Switches;
 use super::content::Blob;
 use super::delta::Resync;
@@ -17,6 +18,7 @@ use super::drive::{Act, Conflict, Drive, FsTimes};
 use super::faults::{Fault, FaultAction, Throttle};
 use super::flavour::Flavour;
 use super::log::RequestRecord;
+use super::machine::Machine;
 use super::state::{OTHER, State};
 use super::tree::{LockShape, ROOT, Slot};
 use super::{Shared, time, truth};
@@ -228,6 +230,16 @@ impl Control {
     /// Makes this refresh token good.
     pub fn add_refresh_token(&self, token: &str) {
         self.with(|s| s.auth.add_refresh_token(token));
+    }
+
+    /// Changes what applications are registered.
+    pub fn register(&self, change: impl FnOnce(&mut Vec<Registered>)) {
+        self.with(|s| change(&mut s.auth.applications));
+    }
+
+    /// Changes what the machine that asks is to Azure.
+    pub fn machine(&self, change: impl FnOnce(&mut Machine)) {
+        self.with(|s| change(&mut s.auth.machine));
     }
 
     /// Device codes wait for [`Control::decide_devices`] instead of being approved at the first poll.

@@ -4,10 +4,12 @@
 //! Shares no types with the client, so that both cannot share a mistake; of this crate it uses only [`crate::clock`].
 //!
 //! Three planes share one address: `/v1.0` (Graph, bearer token), `/_data` (pre-authenticated URLs, which refuse an
-//! `Authorization` header) and `/{tenant}/oauth2/v2.0` (tokens). `/_control` is for tests. All state is behind one lock that
+//! `Authorization` header) and `/{tenant}/oauth2/v2.0` (tokens); beside them what a machine asks its surroundings
+//! (`machine`). `/_control` is for tests. All state is behind one lock that
 //! is never held across an await; all time and all randomness come from the clock and the id seed, so that two runs
 //! with the same requests give the same answers.
 
+mod applications;
 mod batch;
 mod config;
 mod content;
@@ -26,6 +28,7 @@ mod ids;
 mod items;
 mod list;
 mod log;
+mod machine;
 mod made;
 mod mime;
 mod names;
@@ -53,6 +56,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 
+pub use applications::{AppSecret, Federation, Registered};
 pub use config::{EmulatorConfig, ResyncLocation, Rewrite, Seed, SiteConfig, Switches, Tokens};
 pub use control::{Control, Edit, Mark};
 pub use delta::Resync;
@@ -60,6 +64,7 @@ pub use faults::{Fault, FaultAction, Throttle};
 pub use flavour::Flavour;
 pub use http::{Body, ConnectionReset, empty_body, full_body};
 pub use log::RequestRecord;
+pub use machine::Machine;
 pub use server::TlsFiles;
 pub use tree::LockShape;
 

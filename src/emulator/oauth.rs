@@ -7,10 +7,12 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
+use super::applications::{self, Registered};
 use super::config::{EmulatorConfig, Tokens};
 use super::error::{ApiError, ApiResult};
 use super::http::{Call, Reply};
 use super::ids::{Guid, mix};
+use super::machine::Machine;
 use super::time::Ms;
 
 /// A device code works this long (graph-api 1.3).
@@ -40,11 +42,30 @@ struct BrowserCode {
     used: bool,
 }
 
+/// What a token is good for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Audience {
+    Graph,
+    Vault,
+}
+
+#[derive(Debug)]
+struct Issued {
+    end: Ms,
+    audience: Audience,
+    is_application: bool,
+}
+
 #[derive(Debug)]
 pub(crate) struct Auth {
     accepted: Tokens,
-    /// Issued by the endpoint, with their end.
-    issued: BTreeMap<String, Ms>,
+    /// Applications that may sign in without a person; none: any may.
+    pub(crate) applications: Vec<Registered>,
+    pub(crate) machine: Machine,
+    /// What Arc's agent wrote into files and was not shown yet.
+    pub(crate) arc_proofs: BTreeSet<String>,
+    /// Issued by the endpoint.
+    issued: BTreeMap<String, Issued>,
     /// Seen and then expired by a test.
     expired: BTreeSet<String>,
     seen: BTreeSet<String>,
@@ -65,6 +86,9 @@ impl Auth {
     pub(crate) fn new(config: &EmulatorConfig) -> Self {
         Self {
             accepted: config.tokens.clone(),
+            applications: config.applications.clone(),
+            machine: config.machine.clone(),
+            arc_proofs: BTreeSet::new(),
             issued: BTreeMap::new(),
             expired: BTreeSet::new(),
             seen: BTreeSet::new(),
@@ -107,8 +131,11 @@ impl Auth {
             return fail("Lifetime validation failed, the token is expired.");
         }
         let good = match (self.issued.get(token), &self.accepted) {
-            (Some(end), _) if call.now >= *end => {
+            (Some(issued), _) if call.now >= issued.end => {
                 return fail("Lifetime validation failed, the token is expired.");
+            }
+            (Some(issued), _) if issued.audience != Audience::Graph => {
+                return fail("Access token validation failure. Invalid audience.");
             }
             (Some(_), _) | (None, Tokens::Any) => true,
             (None, Tokens::List(list)) => list.iter().any(|t| t == token),
@@ -118,6 +145,25 @@ impl Auth {
         }
         self.seen.insert(token.to_owned());
         Ok(())
+    }
+
+    /// Whether the caller is an application without a person.
+    pub(crate) fn is_application(&self, call: &Call) -> bool {
+        let token = call.header("authorization").and_then(|header| header.get(7..));
+        token.and_then(|token| self.issued.get(token.trim())).is_some_and(|issued| issued.is_application)
+    }
+
+    /// Whether a token was issued for this service and still lives.
+    pub(crate) fn is_good(&self, call: &Call, token: &str, audience: Audience) -> bool {
+        self.issued.get(token).is_some_and(|issued| call.now < issued.end && issued.audience == audience)
+    }
+
+    /// A new access token, and for how many seconds it is good.
+    pub(crate) fn issue(&mut self, call: &Call, audience: Audience, is_application: bool) -> (String, i64) {
+        let access = self.fresh("EwB");
+        let issued = Issued { end: call.now + self.lifetime, audience, is_application };
+        self.issued.insert(access.clone(), issued);
+        (access, self.lifetime / 1000 - 1)
     }
 
     /// All access tokens seen or issued so far stop working.
@@ -143,7 +189,7 @@ impl Auth {
         }
     }
 
-    fn fresh(&mut self, prefix: &str) -> String {
+    pub(crate) fn fresh(&mut self, prefix: &str) -> String {
         self.count += 1;
         let a = mix(self.key ^ self.count);
         format!("{prefix}.{:016x}{:016x}", a, mix(a ^ 0x5EC2E7))
@@ -281,10 +327,15 @@ impl Auth {
                 if !secret {
                     return Err(("invalid_client", 7_000_216));
                 }
-                if !scope.ends_with("/.default") {
-                    return Err(("invalid_scope", 1_002_012));
+                if !self.applications.is_empty() {
+                    applications::check(&self.applications, call, tenant, form)?;
                 }
-                Ok(self.grant(call, "", false))
+                let Some(resource) = scope.strip_suffix("/.default") else {
+                    return Err(("invalid_scope", 1_002_012));
+                };
+                let audience = if resource.contains("vault") { Audience::Vault } else { Audience::Graph };
+                let (access, seconds) = self.issue(call, audience, true);
+                Ok(granted(&access, seconds))
             }
             "urn:ietf:params:oauth:grant-type:device_code" => {
                 let Some(code) = self.devices.get(field("device_code")) else {
@@ -313,12 +364,8 @@ impl Auth {
     }
 
     fn grant(&mut self, call: &Call, scope: &str, refresh: bool) -> Value {
-        let access = self.fresh("EwB");
-        self.issued.insert(access.clone(), call.now + self.lifetime);
-        let seconds = self.lifetime / 1000 - 1;
-        let mut body = json!({
-            "token_type": "Bearer", "expires_in": seconds, "ext_expires_in": seconds, "access_token": access,
-        });
+        let (access, seconds) = self.issue(call, Audience::Graph, false);
+        let mut body = granted(&access, seconds);
         if !scope.is_empty() {
             body["scope"] = json!(scope);
         }
@@ -329,6 +376,10 @@ impl Auth {
         }
         body
     }
+}
+
+fn granted(access: &str, seconds: i64) -> Value {
+    json!({ "token_type": "Bearer", "expires_in": seconds, "ext_expires_in": seconds, "access_token": access })
 }
 
 /// The error body of the login service (graph-api 1.7).

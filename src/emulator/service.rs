@@ -17,6 +17,7 @@ use super::graph::Payload;
 use super::http::{Body, Call, ConnectionReset, Reply, ReplyBody};
 use super::ids::Guid;
 use super::log::RequestRecord;
+use super::machine;
 use super::route::{self, Base, Route};
 use super::shape::{Cut, Link, Shaped};
 use super::state::{ME, State};
@@ -99,7 +100,7 @@ fn admit(shared: &Shared, call: &Call, query: &str, target: &str) -> Admission {
     if let Some(fault) = &fault {
         state.log.fault(number, &format!("{fault:?}"));
     }
-    let counted = !op.starts_with("oauth");
+    let counted = !op.starts_with("oauth") && machine::op_name(&call.path).is_none();
     let throttled = if counted { state.faults.throttled(call.now) } else { None };
     let latency = Duration::from_millis(state.faults.latency_ms);
     Admission { number, fault, throttled, latency }
@@ -195,6 +196,10 @@ async fn answer(shared: &Arc<Shared>, link: &Arc<Link>, call: &Call, body: Body)
         let form = transfer::form(&bytes);
         return shared.lock().auth.endpoint(call, &form).ok_or_else(ApiError::not_found);
     }
+    if machine::op_name(&call.path).is_some() {
+        transfer::drain(shared, link, body).await;
+        return Ok(shared.lock().auth.machine(call));
+    }
     let Some(path) = call.path.strip_prefix("/v1.0") else {
         transfer::drain(shared, link, body).await;
         return Err(ApiError::no_route());
@@ -231,6 +236,10 @@ fn early(shared: &Shared, call: &Call, path: &str) -> ApiResult<Route> {
     let mut state = shared.lock();
     let challenge = state.switches.claims_challenge;
     state.auth.check(call, challenge)?;
+    if (path == "/me" || path.starts_with("/me/")) && state.auth.is_application(call) {
+        let words = "/me request is only valid with delegated authentication flow.";
+        return Err(ApiError::new(400, "BadRequest", words));
+    }
     let route = route::parse(path)?;
     if is_content_put(call, &route)
         && let (Some(at), Some(addr)) = (state.drive_of(&route.base)?, &route.item)
@@ -361,6 +370,9 @@ pub(crate) fn op_name(call: &Call) -> String {
     }
     if call.path.contains("/oauth2/v2.0/") {
         return format!("oauth.{}", call.path.rsplit('/').next().unwrap_or_default());
+    }
+    if let Some(name) = machine::op_name(&call.path) {
+        return name.to_owned();
     }
     let Some(Ok(route)) = call.path.strip_prefix("/v1.0").map(route::parse) else { return "unknown".into() };
     let last = route.tail.iter().map(|t| t.split('(').next().unwrap_or(t)).collect::<Vec<_>>();

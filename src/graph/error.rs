@@ -378,6 +378,10 @@ impl From<AuthError> for GraphError {
         match error {
             AuthError::SignedOut { reason } => Self::SignedOut { reason },
             AuthError::Network(source) => Self::Offline { sent: false, source },
+            // Until somebody sees to the sign-in, changes wait and what is here can be read.
+            error @ (AuthError::Refused { .. } | AuthError::Credential { .. }) => {
+                Self::SignedOut { reason: error.to_string() }
+            }
             AuthError::Configuration { what } => Self::Configuration { what },
         }
     }

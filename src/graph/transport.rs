@@ -18,7 +18,7 @@ use http::{Request, Response, StatusCode};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::error::Source;
-use super::url::is_loopback;
+use super::url::{is_link_local, is_loopback};
 
 /// The body of an answer as it arrives.
 pub type RawBody = Pin<Box<dyn Stream<Item = Result<Bytes, TransportError>> + Send>>;
@@ -91,7 +91,7 @@ pub struct HttpTransport {
     /// In place of `metadata` when HTTP/2 keeps breaking.
     metadata_http1: reqwest::Client,
     content: reqwest::Client,
-    /// For this machine: never through a proxy.
+    /// For this machine and what only it can ask: never through a proxy.
     local: reqwest::Client,
     /// Connections that broke in a row on `metadata`; stays at the limit once it is reached.
     broken: Arc<AtomicU64>,
@@ -157,7 +157,9 @@ impl HttpTransport {
 
     fn client(&self, request: &Request<Bytes>, lane: Lane, broken: u64) -> &reqwest::Client {
         match lane {
-            _ if request.uri().host().is_some_and(is_loopback) => &self.local,
+            _ if request.uri().host().is_some_and(|host| is_loopback(host) || is_link_local(host)) => {
+                &self.local
+            }
             Lane::Metadata if broken >= MAX_HTTP2_BREAKS => &self.metadata_http1,
             Lane::Metadata => &self.metadata,
             Lane::Content { .. } => &self.content,

@@ -103,6 +103,11 @@ pub fn is_loopback(host: &str) -> bool {
         || bare.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
+/// 169.254.0.0/16: this machine's own surroundings, such as a cloud's metadata service.
+pub fn is_link_local(host: &str) -> bool {
+    host.parse::<std::net::Ipv4Addr>().is_ok_and(|address| address.is_link_local())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
