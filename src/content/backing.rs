@@ -4,8 +4,9 @@
 //! is ever synced: after a power cut, or when someone changed the files, a checksum does not match and the
 //! block counts as missing. So the map needs no order of writes beyond the page cache's.
 //!
-//! Format of the map: a header of 4 KiB (magic, format version, block size, the key as JSON, a checksum of
-//! all that), then 8 bytes per block, little-endian.
+//! Format of the map: a header of 4 KiB (magic, format version, block size, the key as JSON, a seal, a checksum of all
+//! that but the seal), then 8 bytes per block, little-endian. The seal is a checksum of the blocks' checksums when all of
+//! them had the service's hash: it holds for exactly these bytes, so nothing has to take it back.
 
 use std::io;
 use std::path::Path;
@@ -18,14 +19,25 @@ use crate::disk::{Disk, DiskFile};
 use crate::model::ByteRange;
 
 const MAGIC: &[u8; 8] = b"ODFSMAP\0";
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 /// Bytes of the header; the unit in which the map takes room on the disk.
 pub(super) const PAGE: u64 = 4096;
 const HEADER_SUM: usize = 16;
+const SEAL_AT: usize = PAGE as usize - HEADER_SUM - SUM_BYTES as usize;
 const KEY_AT: usize = 20;
 const SUM_BYTES: u64 = 8;
 /// Blocks whose checksums share a page of the map.
 pub(super) const BLOCKS_PER_PAGE: u64 = PAGE / SUM_BYTES;
+
+/// What is on the disk of one content.
+#[derive(Debug)]
+pub(super) struct Loaded {
+    pub backing: Backing,
+    /// Blocks that the map claims.
+    pub present: Bits,
+    /// All of them had the service's hash.
+    pub is_sealed: bool,
+}
 
 /// The open files of one content.
 #[derive(Debug)]
@@ -73,12 +85,7 @@ impl Backing {
     }
 
     /// Opens the files of `key` and reads which blocks they claim. None if there are none that fit.
-    pub fn load(
-        disk: &Disk,
-        paths: &Paths,
-        key: &ContentKey,
-        block: u64,
-    ) -> io::Result<Option<(Self, Bits)>> {
+    pub fn load(disk: &Disk, paths: &Paths, key: &ContentKey, block: u64) -> io::Result<Option<Loaded>> {
         let (data, map) = match (disk.open(&paths.data), disk.open(&paths.map)) {
             (Ok(data), Ok(map)) => (data, map),
             (Err(error), _) | (_, Err(error)) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -89,8 +96,9 @@ impl Backing {
             return Ok(None);
         }
         let backing = Self { data, map, block, size: key.size };
-        let claimed = backing.claimed()?;
-        Ok(Some((backing, claimed)))
+        let present = backing.claimed()?;
+        let is_sealed = present.all_set() && backing.read_seal()? == Some(backing.seal_of_sums()?);
+        Ok(Some(Loaded { backing, present, is_sealed }))
     }
 
     fn claimed(&self) -> io::Result<Bits> {
@@ -113,6 +121,33 @@ impl Backing {
             }
         }
         Ok(bits)
+    }
+
+    /// Notes that all blocks, as the map claims them, have the service's hash.
+    pub fn seal(&self) -> io::Result<()> {
+        self.map.write_at("cache.seal", &self.seal_of_sums()?.to_le_bytes(), SEAL_AT as u64)
+    }
+
+    fn read_seal(&self) -> io::Result<Option<u64>> {
+        let mut seal = [0; SUM_BYTES as usize];
+        let count = self.map.read_at("cache.read_map", &mut seal, SEAL_AT as u64)?;
+        Ok((count == seal.len()).then(|| u64::from_le_bytes(seal)))
+    }
+
+    fn seal_of_sums(&self) -> io::Result<u64> {
+        let end = PAGE + self.size.div_ceil(self.block) * SUM_BYTES;
+        let mut sums = vec![0; 16 * PAGE as usize];
+        let mut hasher = blake3::Hasher::new();
+        let mut at = PAGE;
+        while at < end {
+            let part = (end - at).min(sums.len() as u64) as usize;
+            if self.map.read_at("cache.read_map", &mut sums[..part], at)? < part {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            hasher.update(&sums[..part]);
+            at += part as u64;
+        }
+        Ok(shortened(&hasher.finalize()))
     }
 
     /// The same files, the bytes open for reading only.
@@ -191,9 +226,13 @@ impl Backing {
         Ok(self.data.stat()?.links > 1)
     }
 
-    /// Writes another key of the same size into the header.
+    /// Writes another key of the same bytes into the header.
     pub fn rename_key(&self, key: &ContentKey) -> io::Result<()> {
-        self.map.write_at("cache.header", &header(key, self.block)?, 0)
+        let mut header = header(key, self.block)?;
+        if let Some(seal) = self.read_seal()? {
+            header[SEAL_AT..][..SUM_BYTES as usize].copy_from_slice(&seal.to_le_bytes());
+        }
+        self.map.write_at("cache.header", &header, 0)
     }
 }
 
@@ -209,9 +248,12 @@ pub(super) fn key_of(disk: &Disk, map: &Path) -> Option<ContentKey> {
 }
 
 fn checksum(block: &[u8]) -> u64 {
-    let hash = blake3::hash(block);
-    let sum = u64::from_le_bytes(std::array::from_fn(|index| hash.as_bytes()[index]));
-    sum.max(1)
+    shortened(&blake3::hash(block))
+}
+
+/// Never 0, which says that there is none.
+fn shortened(hash: &blake3::Hash) -> u64 {
+    u64::from_le_bytes(std::array::from_fn(|index| hash.as_bytes()[index])).max(1)
 }
 
 fn header(key: &ContentKey, block: u64) -> io::Result<Vec<u8>> {
@@ -222,12 +264,12 @@ fn header(key: &ContentKey, block: u64) -> io::Result<Vec<u8>> {
     header.extend_from_slice(&(block as u32).to_le_bytes());
     header.extend_from_slice(&(json.len() as u32).to_le_bytes());
     header.extend_from_slice(&json);
-    let body = PAGE as usize - HEADER_SUM;
-    if header.len() > body {
+    if header.len() > SEAL_AT {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "the tags of this item are too long"));
     }
-    header.resize(body, 0);
+    header.resize(SEAL_AT, 0);
     let sum = blake3::hash(&header);
+    header.extend_from_slice(&[0; SUM_BYTES as usize]);
     header.extend_from_slice(&sum.as_bytes()[..HEADER_SUM]);
     Ok(header)
 }
@@ -237,7 +279,8 @@ fn read_header(map: &DiskFile) -> io::Result<Option<(ContentKey, u64)>> {
     if map.read_at("cache.read_map", &mut header, 0)? < header.len() {
         return Ok(None);
     }
-    let (body, sum) = header.split_at(PAGE as usize - HEADER_SUM);
+    let (_, sum) = header.split_at(PAGE as usize - HEADER_SUM);
+    let body = &header[..SEAL_AT];
     if &blake3::hash(body).as_bytes()[..HEADER_SUM] != sum || !body.starts_with(MAGIC) {
         return Ok(None);
     }

@@ -192,3 +192,28 @@ async fn the_free_space_floor_holds() {
     assert_eq!(file.read(range, &file.reader()).await.expect("read"), bytes_of(&key, range));
     assert_eq!(cache.usage().bytes, 0);
 }
+
+// S208.
+#[tokio::test(start_paused = true)]
+async fn many_readers_without_room_in_the_cache_share_one_bound_of_memory() {
+    const READERS: u64 = 6;
+    const BOUND: u64 = 8 * MIB;
+    /// The largest piece that a reader waits for.
+    const PIECE: u64 = 8 * MIB;
+    let dir = dir();
+    let bounds = CacheConfig { max_bytes: 0, ahead_bytes: BOUND, ..config(dir.path()) };
+    let (cache, fake) = cache_with(bounds, Disk::new());
+    let files: Vec<_> =
+        (0..READERS).map(|index| cache.file(&hashed_key(&format!("{index}"), 18 * MIB))).collect();
+    let readers: Vec<_> = files.iter().map(|file| file.reader()).collect();
+    for at in (0..18 * MIB).step_by(1 << 20) {
+        for (file, reader) in files.iter().zip(&readers) {
+            let range = ByteRange::at(at, MIB);
+            assert_eq!(file.read(range, reader).await.expect("read"), bytes_of(&file.key(), range));
+        }
+        let kept: u64 = readers.iter().map(|reader| reader.in_memory()).sum();
+        assert!(kept <= BOUND + READERS * PIECE, "{kept} bytes at {at}");
+    }
+    let asked: u64 = fake.requests().iter().map(|range| range.len()).sum();
+    assert_eq!(asked, READERS * 18 * MIB, "nothing is fetched twice by readers that go on");
+}

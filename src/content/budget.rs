@@ -1,9 +1,9 @@
-//! How much may be read ahead at once, in the whole cache.
+//! How much may be on its way or kept in memory at once, in the whole cache.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Transfers and bytes of read-ahead under way.
+/// Transfers of read-ahead under way, and bytes in memory.
 #[derive(Debug)]
 pub(super) struct Budget {
     max_flights: u64,
@@ -31,8 +31,13 @@ impl Budget {
     pub fn take(self: &Arc<Self>, bytes: u64) -> Option<(Share, Share)> {
         take(&self.flights, 1, self.max_flights)?;
         let flight = Share { budget: self.clone(), bytes: 0, flights: 1 };
+        Some((flight, self.take_bytes(bytes)?))
+    }
+
+    /// Room for `bytes` in memory.
+    pub fn take_bytes(self: &Arc<Self>, bytes: u64) -> Option<Share> {
         take(&self.bytes, bytes, self.max_bytes)?;
-        Some((flight, Share { budget: self.clone(), bytes, flights: 0 }))
+        Some(Share { budget: self.clone(), bytes, flights: 0 })
     }
 
     #[cfg(test)]

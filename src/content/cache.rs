@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tracing::warn;
 
-use super::backing::{self, Backing, PAGE};
+use super::backing::{self, Backing, Loaded, PAGE};
 use super::blocking::Blocking;
 use super::error::ContentError;
 use super::fetch::Fetch;
@@ -100,6 +100,16 @@ impl Cache {
     /// Trouble with the cache's disk is no error: the content is then read without it. The result keeps the
     /// content from eviction.
     pub fn file(&self, key: &ContentKey) -> Arc<CachedFile> {
+        let file = self.opened(key);
+        if file.is_unverified() {
+            // The process that completed it ended before it had compared it. Readers need not wait for that.
+            let unverified = file.clone();
+            drop(self.shared.config.blocking.start(move || unverified.verify_now()));
+        }
+        file
+    }
+
+    fn opened(&self, key: &ContentKey) -> Arc<CachedFile> {
         let name = key.name();
         let mut table = self.shared.table();
         if let Some(file) = table.open.get(&name).and_then(Weak::upgrade) {
@@ -160,7 +170,7 @@ impl Cache {
         }
         drop(made?);
         shared.table().adopt(name);
-        let file = self.file(key);
+        let file = self.opened(key);
         file.adopted();
         promise.keep(&file);
         match file.verify_now() {
@@ -234,7 +244,7 @@ impl Cache {
         let (old_paths, new_paths) = (from.paths(shared.root()), to.paths(shared.root()));
         open = table.open.get(&from).and_then(Weak::upgrade);
         let loaded = Backing::load(&shared.disk, &old_paths, old, shared.config.block)?;
-        if let Some((backing, _)) = loaded {
+        if let Some(Loaded { backing, .. }) = loaded {
             backing.rename_key(new)?;
             if let Some(dir) = new_paths.data.parent().filter(|_| from.item != to.item) {
                 shared.disk.create_dir_all("cache.mkdir", dir)?;
@@ -251,6 +261,11 @@ impl Cache {
             file.set_ident(Ident { key: Arc::new(new.clone()), name: to });
         }
         Ok(())
+    }
+
+    #[cfg(test)]
+    pub(super) fn config(&self) -> &CacheConfig {
+        &self.shared.config
     }
 
     /// Nothing goes before it was said what is pinned ([`Cache::set_pinned`]).

@@ -342,15 +342,28 @@ impl Drop for Landing<'_> {
 }
 
 impl Reader {
+    /// Bytes that this handle keeps in memory.
+    #[cfg(test)]
+    pub fn in_memory(&self) -> u64 {
+        self.lock().tickets.iter().map(|ticket| ticket.flight().in_memory()).sum()
+    }
+
     pub(super) fn lock(&self) -> MutexGuard<'_, ReaderState> {
         self.inner.lock().expect("no code panics while it holds a reader")
     }
 }
 
 impl ReaderState {
-    /// Adds tickets and lets go of those that nobody needs: done, or too much to keep in memory.
-    pub fn keep(&mut self, tickets: &[Arc<Ticket>]) {
+    /// Adds tickets of a read of `range` and lets go of those that nobody needs: done, or too much to keep in memory.
+    pub fn keep(&mut self, range: ByteRange, tickets: &[Arc<Ticket>]) {
         self.tickets.retain(|ticket| !ticket.flight().is_done_with());
+        if tickets.iter().any(|ticket| ticket.flight().urgency == Urgency::Reader) {
+            // The handle had to wait, so it is beyond what it got before.
+            self.tickets.retain(|ticket| {
+                let flight = ticket.flight();
+                !flight.is_beyond_budget() || !flight.range.intersect(&range).is_empty()
+            });
+        }
         self.tickets.extend_from_slice(tickets);
         let ended = |ticket: &Arc<Ticket>| ticket.flight().has_ended();
         let mut kept: u64 = self

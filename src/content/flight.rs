@@ -31,7 +31,7 @@ struct Arrived {
     /// Bytes in memory, contiguous, ending at `received`; what is before them is on the disk.
     chunks: VecDeque<(u64, Bytes)>,
     end: Option<Result<(), ContentError>>,
-    /// The bytes' part of the read-ahead budget, held while they are in memory.
+    /// The bytes' part of the budget, held while they are in memory; none where it had no room for a reader that waits.
     share: Option<Share>,
 }
 
@@ -141,6 +141,18 @@ impl Flight {
     pub fn is_done_with(&self) -> bool {
         let arrived = self.lock();
         arrived.end.is_some() && arrived.chunks.is_empty()
+    }
+
+    /// It ended, and keeps bytes in memory that the budget had no room for.
+    pub fn is_beyond_budget(&self) -> bool {
+        let arrived = self.lock();
+        arrived.end.is_some() && !arrived.chunks.is_empty() && arrived.share.is_none()
+    }
+
+    /// Bytes in memory.
+    #[cfg(test)]
+    pub fn in_memory(&self) -> u64 {
+        self.lock().chunks.iter().map(|(_, bytes)| bytes.len() as u64).sum()
     }
 
     /// Bytes from `at` on, at most to `end`.

@@ -27,7 +27,7 @@ impl CachedFile {
         let mut inner = reader.lock();
         let want = inner.policy.plan(Ask { range, waits, size: self.size() });
         let tickets = self.launch(Urgency::Reader, |missing| readahead::cut(&want, self.size(), missing));
-        inner.keep(&tickets);
+        inner.keep(range, &tickets);
         tickets
     }
 
@@ -48,7 +48,8 @@ impl CachedFile {
         let mut tickets = Vec::new();
         for piece in pieces {
             let (slot, share) = if piece.urgent {
-                (None, None)
+                // A reader waits: it goes without a share too, and then is not kept for long.
+                (None, self.shared().budget.take_bytes(piece.range.len()))
             } else if flying >= self.shared().config.file_flights {
                 continue;
             } else {

@@ -4,9 +4,9 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use tracing::warn;
+use tracing::{debug, warn};
 
-use super::backing::{BLOCKS_PER_PAGE, Backing, PAGE};
+use super::backing::{BLOCKS_PER_PAGE, Backing, Loaded, PAGE};
 use super::bits::Bits;
 use super::error::ContentError;
 use super::evict;
@@ -50,7 +50,7 @@ pub(super) struct State {
     pub memory_only: bool,
     pub health: Health,
     pub verified: bool,
-    /// Some of it came in through this object, and the whole was not verified since.
+    /// Some of it may have come in since the whole was verified.
     fetched: bool,
     /// Its files go when it is closed.
     pub doomed: bool,
@@ -76,11 +76,11 @@ pub(super) enum Health {
 }
 
 impl State {
-    /// Of a content with so many blocks, of which `loaded` are claimed.
-    pub fn new(blocks: u64, loaded: Option<(Backing, Bits)>) -> Self {
-        let (backing, present) = match loaded {
-            Some((backing, present)) => (Some(Arc::new(backing)), present),
-            None => (None, Bits::new(blocks)),
+    /// Of a content with so many blocks, and what is on the disk of it.
+    pub fn new(blocks: u64, loaded: Option<Loaded>) -> Self {
+        let (backing, present, verified) = match loaded {
+            Some(loaded) => (Some(Arc::new(loaded.backing)), loaded.present, loaded.is_sealed),
+            None => (None, Bits::new(blocks), false),
         };
         let mut state = Self {
             backing,
@@ -97,8 +97,8 @@ impl State {
             is_detached: false,
             memory_only: false,
             health: Health::Fresh,
-            verified: false,
-            fetched: false,
+            verified,
+            fetched: !verified,
             doomed: false,
         };
         state.note_mtime();
@@ -446,12 +446,15 @@ impl CachedFile {
                 return Ok(());
             }
         }
-        let key = self.key();
+        let (key, epoch) = (self.key(), self.read_state().epoch);
         let matches = self.matches(&key)?;
         let mut state = self.write_state();
         if matches {
-            (state.verified, state.fetched) = (true, false);
             state.health = Health::Fresh;
+            if state.epoch == epoch {
+                (state.verified, state.fetched) = (true, false);
+                self.seal(&state);
+            }
             return Ok(());
         }
         state.health = if state.health == Health::Fresh { Health::Suspect } else { Health::Damaged };
@@ -461,6 +464,21 @@ impl CachedFile {
         warn!(item = %key.item, size = key.size, "content does not have the hash the service states");
         self.forget_blocks();
         Err(ContentError::Damaged)
+    }
+
+    /// What was verified need not be verified again by the next process.
+    fn seal(&self, state: &State) {
+        if self.has_hashes()
+            && let Some(Err(error)) = state.backing.as_ref().map(|backing| backing.seal())
+        {
+            debug!(%error, "it was not noted that a content has its hash; it is checked again at the next start");
+        }
+    }
+
+    /// Whether it is complete, has a hash, and was not compared with it.
+    pub(super) fn is_unverified(&self) -> bool {
+        let state = self.read_state();
+        self.has_hashes() && !state.verified && state.blocks() > 0 && state.present.all_set()
     }
 
     fn matches(&self, key: &ContentKey) -> Result<bool, ContentError> {

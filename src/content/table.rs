@@ -245,7 +245,7 @@ impl Shared {
         let punch = |shared: &Self| -> io::Result<u64> {
             let Some(key) = backing::key_of(&shared.disk, &paths.map) else { return Ok(0) };
             let loaded = backing::Backing::load(&shared.disk, &paths, &key, shared.config.block)?;
-            let Some((backing, present)) = loaded else { return Ok(0) };
+            let Some(backing::Loaded { backing, present, .. }) = loaded else { return Ok(0) };
             if backing.is_shared()? {
                 return Ok(0);
             }

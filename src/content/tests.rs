@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 
 use super::fake::{Fault, bytes_of, cache, cache_with, config, hashed_key, key};
-use super::{ContentError, FetchErrorKind, Urgency};
+use super::{CacheConfig, ContentError, FetchErrorKind, Urgency};
 use crate::disk::Disk;
 use crate::model::ByteRange;
 
@@ -327,6 +327,42 @@ async fn after_a_power_cut_no_block_is_claimed_that_is_not_intact() {
         }
         let whole = ByteRange::new(0, key.size);
         assert_eq!(file.read(whole, &file.reader()).await.expect("read"), bytes_of(&key, whole));
+    }
+}
+
+/// The complete files of `key` as a process leaves them that is killed before it compares them with the hash; `harm`
+/// changes the bytes that it got.
+fn left_unverified(cache: &super::Cache, key: &super::ContentKey, harm: impl FnOnce(&mut Vec<u8>)) {
+    let CacheConfig { dir, block, .. } = cache.config();
+    let backing =
+        super::backing::Backing::create(&Disk::new(), &key.name().paths(dir), key, *block).expect("made");
+    let mut bytes = bytes_of(key, ByteRange::new(0, key.size));
+    harm(&mut bytes);
+    backing.write(0, &bytes).expect("written");
+    backing.record(0, &backing.sums(&bytes)).expect("recorded");
+}
+
+// S15.
+#[tokio::test(start_paused = true)]
+async fn what_was_completed_just_before_a_crash_is_compared_with_its_hash_at_the_next_start() {
+    let dir = dir();
+    let (good, bad) = (hashed_key("good", MIB + 5), hashed_key("bad", MIB + 5));
+    let (cache, fake) = cache(dir.path());
+    left_unverified(&cache, &good, |_| {});
+    left_unverified(&cache, &bad, |bytes| bytes[500_000] ^= 1);
+    for (key, damaged, requests) in [(&good, 0, 0), (&bad, 1, 1)] {
+        let file = cache.file(key);
+        let range = ByteRange::new(400_000, 600_000);
+        assert_eq!(file.read(range, &file.reader()).await.expect("read"), bytes_of(key, range));
+        file.complete().await.expect("verified");
+        assert_eq!(cache.stats().damaged, damaged);
+        assert_eq!(fake.requests().len().min(1), requests, "{:?}", fake.requests());
+        assert!(file.lend().is_some());
+    }
+    drop(cache);
+    let (cache, _) = super::fake::cache(dir.path());
+    for key in [&good, &bad] {
+        assert!(cache.file(key).is_verified(), "it is not compared at each start");
     }
 }
 
