@@ -10,7 +10,7 @@ use onedrivefs::config::Environment;
 use onedrivefs::daemon::control::{
     CacheUse, CacheView, ConflictCause, ConflictLine, ControlError, ControlHandler, FreeOutcome, Keep,
     MountState, Outcome, ParkKind, Parked, PinOutcome, Progress, ProgressSink, RequestCounts, Server, Status,
-    TroubleLine, WirePath,
+    ThumbnailLine, TroubleLine, WirePath,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -106,6 +106,11 @@ impl ControlHandler for Fake {
         Box::pin(async move {
             Ok(FreeOutcome { files: 2, bytes: 1 << 20, refused: vec![line], refused_files: 1 })
         })
+    }
+
+    fn thumbnails(&self, path: PathBuf) -> BoxFuture<'_, Result<Vec<ThumbnailLine>, ControlError>> {
+        self.asked.lock().unwrap().push(format!("thumbnails {}", path.display()));
+        Box::pin(async { Ok(Vec::new()) })
     }
 
     fn cache(&self, path: PathBuf, list: bool) -> BoxFuture<'_, Result<Vec<CacheView>, ControlError>> {

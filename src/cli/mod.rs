@@ -25,6 +25,7 @@ mod settings;
 mod status;
 mod sync;
 mod target;
+mod thumbnails;
 mod umount;
 mod unpin;
 
@@ -65,6 +66,7 @@ enum Command {
     Unpin(unpin::Args),
     Free(free::Args),
     Cache(cache::Args),
+    Thumbnails(thumbnails::Args),
     Confirm(confirm::Args),
     Login(Box<login::Args>),
     Logout(logout::Args),
@@ -107,6 +109,7 @@ fn execute(command: Command) -> Result<u8, CliError> {
         Command::Unpin(args) => unpin::run(&args),
         Command::Free(args) => free::run(&args),
         Command::Cache(args) => cache::run(&args),
+        Command::Thumbnails(args) => thumbnails::run(&args),
         Command::Confirm(args) => confirm::run(&args),
         Command::Login(args) => login::run(*args),
         Command::Logout(args) => logout::run(&args),

@@ -61,6 +61,12 @@ impl Environment {
         self.home("XDG_CACHE_HOME", ".cache", "/var/cache")
     }
 
+    /// Where the desktop keeps small pictures (the freedesktop.org thumbnail specification); none without a home.
+    pub fn thumbnails(&self) -> Option<PathBuf> {
+        let cache = self.path("XDG_CACHE_HOME").or_else(|| Some(self.path("HOME")?.join(".cache")));
+        cache.map(|cache| cache.join("thumbnails"))
+    }
+
     /// Directories in which control sockets may be, the first of them the one for new sockets.
     ///
     /// The last is under `/tmp`, where anybody may have made it: check its owner before use.

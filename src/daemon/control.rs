@@ -11,7 +11,7 @@ mod protocol;
 mod server;
 
 pub use client::{Client, Found, Presence, find_all};
-pub use keeping::{CacheView, FreeOutcome, HeldLine, NoRoom, PinOutcome, TroubleLine};
+pub use keeping::{CacheView, FreeOutcome, HeldLine, NoRoom, PinOutcome, ThumbnailLine, TroubleLine};
 pub use place::{candidates, escape, runtime_dir, socket_name};
 pub use protocol::{
     Answer, CacheUse, ConflictCause, ConflictLine, ControlError, DriveLine, DriveStatus, Estimate, Keep,

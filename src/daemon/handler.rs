@@ -9,8 +9,8 @@ use futures_util::future::{BoxFuture, join_all};
 
 use super::control::{
     CacheUse, CacheView, ConflictLine, ControlError, ControlHandler, DriveLine, DriveStatus, Estimate,
-    FreeOutcome, Keep, MountState, Outcome, PinOutcome, ProgressSink, Reading, RequestCounts, Status, Upload,
-    WirePath,
+    FreeOutcome, Keep, MountState, Outcome, PinOutcome, ProgressSink, Reading, RequestCounts, Status,
+    ThumbnailLine, Upload, WirePath,
 };
 use super::drives::{Drives, Files};
 use super::report::{parked, waits};
@@ -460,6 +460,20 @@ impl ControlHandler for Handler {
                 keeping::free(&part, &mut all).await?;
             }
             Ok(all)
+        }
+        .boxed()
+    }
+
+    fn thumbnails(&self, path: PathBuf) -> BoxFuture<'_, Result<Vec<ThumbnailLine>, ControlError>> {
+        async move {
+            match self.part_at(&path).await? {
+                Some(part) => {
+                    let graph = &self.drives.shared.graph;
+                    keeping::thumbnails(graph, &self.at(&path), &part, &self.settings).await
+                }
+                // Nothing is above the drives but folders.
+                None => Ok(Vec::new()),
+            }
         }
         .boxed()
     }

@@ -4,11 +4,14 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::control::{
-    CacheView, ControlError, FreeOutcome, HeldLine, PinOutcome, ProgressSink, TroubleLine, WirePath,
+    CacheView, ControlError, FreeOutcome, HeldLine, PinOutcome, ProgressSink, ThumbnailLine, TroubleLine,
+    WirePath,
 };
-use super::exit;
 use super::handler::{self, DrivePart, error, failed};
+use super::{DaemonError, assemble, exit};
+use crate::config::MountSettings;
 use crate::engine::{NoRoom, PinError, PinState};
+use crate::graph::{Graph, GraphError};
 use crate::model::{NodeId, units};
 
 /// How often a `pin` that waits says how far it is.
@@ -98,6 +101,40 @@ pub(super) async fn view(part: &DrivePart, min_free: u64, list: bool) -> Result<
         pins: outcome(part, engine.pin_state(None)),
         held: lines,
     })
+}
+
+/// The small pictures that the service has of what is in the folder that `part` means.
+pub(super) async fn thumbnails(
+    graph: &Graph,
+    what: &Path,
+    part: &DrivePart,
+    settings: &MountSettings,
+) -> Result<Vec<ThumbnailLine>, ControlError> {
+    let engine = part.files.drive();
+    let folder = engine.store().node(part.top).map_err(|problem| failed(&problem))?;
+    // What the service does not have yet has no pictures.
+    let Some(view) = folder.as_ref().and_then(|folder| folder.remote.as_ref()) else {
+        return Ok(Vec::new());
+    };
+    let refused = |problem: GraphError| {
+        let DaemonError { remedy, exit_code, .. } = assemble::service_error(settings, &problem);
+        error(what.display(), problem, remedy, exit_code)
+    };
+    let mut lines = Vec::new();
+    let mut next = None;
+    loop {
+        let page = graph.thumbnails(&engine.drive().id, &view.item, next.as_ref()).await.map_err(refused)?;
+        for (item, url) in page.thumbnails {
+            let node = engine.store().by_item(&item).map_err(|problem| failed(&problem))?;
+            if let Some(node) = node.filter(|node| node.place.is_some()) {
+                lines.push(ThumbnailLine { path: path(part, node.id), url: url.expose().to_owned() });
+            }
+        }
+        next = page.next;
+        if next.is_none() {
+            return Ok(lines);
+        }
+    }
 }
 
 fn path(part: &DrivePart, id: NodeId) -> WirePath {

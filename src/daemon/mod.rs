@@ -14,6 +14,7 @@ mod report;
 pub mod rescue;
 mod settling;
 pub mod signin;
+pub mod thumbnails;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

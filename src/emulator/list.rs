@@ -197,7 +197,7 @@ impl State {
                     }
                 }
                 "children" => {}
-                "thumbnails" => item["thumbnails"] = json!([]),
+                "thumbnails" => item["thumbnails"] = self.thumbnail_sets(call, at, slot).into(),
                 "permissions" => item["permissions"] = json!(self.permission_list(at, slot)),
                 "listItem" if drive.flavour().is_business() => {
                     item["listItem"] = json!({"id": slot.to_string()});

@@ -44,6 +44,7 @@ mod server;
 mod service;
 mod shape;
 mod state;
+mod thumbnails;
 mod time;
 mod transfer;
 mod tree;

@@ -39,7 +39,8 @@ impl State {
             }
             ("POST", ["checkout" | "checkin" | "discardCheckout"]) => self.checkout(at, slot, tail[0], act),
             ("GET", ["thumbnails"]) => {
-                Ok(self.renderer(call).collection("Collection(thumbnailSet)", Vec::new()))
+                let sets = self.thumbnail_sets(call, at, slot);
+                Ok(self.renderer(call).collection("Collection(thumbnailSet)", sets))
             }
             ("POST", ["createLink"]) => self.create_link(call, at, slot, payload.json()?, act),
             ("POST", ["invite"]) => self.invite(call, at, slot, payload.json()?, act),

@@ -364,6 +364,7 @@ pub(crate) fn op_name(call: &Call) -> String {
             ("upload", "DELETE") => "upload.cancel",
             ("upload", "POST") => "upload.commit",
             ("monitor", _) => "copy.monitor",
+            ("thumbnail", _) => "thumbnail",
             _ => "download",
         };
         return what.to_owned();

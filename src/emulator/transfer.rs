@@ -105,6 +105,7 @@ pub(crate) async fn data(shared: &Arc<Shared>, link: &Link, call: &Call, body: B
     }
     match (call.method.as_str(), path.as_slice()) {
         ("GET" | "HEAD", ["download"]) => shared.lock().download(call),
+        ("GET", ["thumbnail", size]) => shared.lock().thumbnail(call, size),
         ("GET", ["monitor", id]) => shared.lock().monitor(call, id),
         ("PUT", ["upload", id]) => fragment(shared, link, call, body, id).await,
         ("GET", ["upload", id]) => shared.lock().session_status(call, id),

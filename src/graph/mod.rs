@@ -22,6 +22,7 @@ pub mod listing;
 pub mod mutate;
 pub mod push;
 pub mod retry;
+pub mod thumbnails;
 pub mod token_endpoint;
 pub mod transport;
 mod tries;
@@ -57,6 +58,7 @@ pub use limiter::{LimiterConfig, Pool, Priority};
 pub use listing::ChildrenPage;
 pub use mutate::{CopyMonitor, Deleted, Patch};
 pub use push::{Push, PushEvent};
+pub use thumbnails::ThumbnailPage;
 pub use token_endpoint::TransportTokenEndpoint;
 pub use transport::{HttpTransport, Transport};
 pub use upload::{

@@ -132,6 +132,30 @@ pub fn items(bytes: &[u8]) -> Option<Page<RemoteItem>> {
     read_page(bytes, WireItem::into_model)
 }
 
+/// A page of the pictures of a folder's children; those without one are left out.
+pub fn thumbnails(bytes: &[u8]) -> Option<Page<(ItemId, DownloadUrl)>> {
+    #[derive(Deserialize)]
+    struct Child {
+        id: Option<String>,
+        thumbnails: Option<Vec<Set>>,
+    }
+    #[derive(Deserialize)]
+    struct Set {
+        large: Option<Picture>,
+        medium: Option<Picture>,
+    }
+    #[derive(Deserialize)]
+    struct Picture {
+        url: Option<String>,
+    }
+    read_page(bytes, |child: Child| {
+        let set = child.thumbnails?.into_iter().next()?;
+        let of = |picture: Option<Picture>| picture?.url.filter(|url| !url.is_empty());
+        let url = of(set.large).or_else(|| of(set.medium))?;
+        Some((ItemId::new(child.id.filter(|id| !id.is_empty())?), DownloadUrl::new(url)))
+    })
+}
+
 /// One drive.
 pub fn drive(bytes: &[u8]) -> Option<Drive> {
     read::<WireDrive>(bytes)?.into_model()

@@ -19,4 +19,5 @@ mod programs;
 mod saves;
 mod scale;
 mod shortcuts;
+mod thumbnails;
 mod together;

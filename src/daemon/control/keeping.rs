@@ -24,6 +24,15 @@ pub struct PinOutcome {
     pub troubles: Vec<TroubleLine>,
 }
 
+/// A small picture of a file that the service has.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ThumbnailLine {
+    /// Path in the mount.
+    pub path: WirePath,
+    /// Where it is. Whoever has this address may fetch it, for a while.
+    pub url: String,
+}
+
 /// What is wrong with a file, and what to do.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TroubleLine {

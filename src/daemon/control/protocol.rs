@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::keeping::{CacheView, FreeOutcome, PinOutcome};
+use super::keeping::{CacheView, FreeOutcome, PinOutcome, ThumbnailLine};
 use crate::model::{DriveType, Quota};
 
 pub use crate::engine::Keep;
@@ -94,6 +94,11 @@ pub enum Request {
         /// Name the files.
         list: bool,
     },
+    /// Which small pictures does the service have?
+    Thumbnails {
+        /// Of what is in this folder.
+        path: WirePath,
+    },
 }
 
 /// One line of an answer.
@@ -129,6 +134,8 @@ pub enum Answer {
     Freed(FreeOutcome),
     /// To `cache`: each drive.
     Cache(Vec<CacheView>),
+    /// To `thumbnails`.
+    Thumbnails(Vec<ThumbnailLine>),
 }
 
 /// Why a request was not served.

@@ -19,7 +19,7 @@ use super::place::SocketPath;
 use super::protocol::{Envelope, Reply};
 use super::{
     Answer, CacheView, ConflictLine, ControlError, FreeOutcome, Outcome, PROTOCOL, PinOutcome, Progress,
-    Request, Status, runtime_dir, socket_name,
+    Request, Status, ThumbnailLine, runtime_dir, socket_name,
 };
 use crate::config::Environment;
 use crate::daemon::exit;
@@ -96,6 +96,9 @@ pub trait ControlHandler: Send + Sync + 'static {
 
     /// What content is here at or below `path`, by drive; `list`: with its files.
     fn cache(&self, path: PathBuf, list: bool) -> BoxFuture<'_, Result<Vec<CacheView>, ControlError>>;
+
+    /// The small pictures that the service has of what is in the folder at `path`.
+    fn thumbnails(&self, path: PathBuf) -> BoxFuture<'_, Result<Vec<ThumbnailLine>, ControlError>>;
 }
 
 /// A bound control socket; the file goes away with it.
@@ -298,6 +301,7 @@ async fn run(
         Request::Pin { path, wait } => handler.pin(path.0, wait, sink).await.map(Answer::Pinned),
         Request::Unpin { path } => handler.unpin(path.0).await.map(Answer::Unpinned),
         Request::Free { path } => handler.free(path.0).await.map(Answer::Freed),
+        Request::Thumbnails { path } => handler.thumbnails(path.0).await.map(Answer::Thumbnails),
         Request::Cache { path, list } => handler.cache(path.0, list).await.map(Answer::Cache),
     }
 }

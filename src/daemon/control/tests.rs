@@ -127,6 +127,10 @@ impl ControlHandler for Handler {
         Box::pin(async { Ok(FreeOutcome::default()) })
     }
 
+    fn thumbnails(&self, _: PathBuf) -> BoxFuture<'_, Result<Vec<ThumbnailLine>, ControlError>> {
+        Box::pin(async { Ok(Vec::new()) })
+    }
+
     fn cache(&self, _: PathBuf, _: bool) -> BoxFuture<'_, Result<Vec<CacheView>, ControlError>> {
         Box::pin(async { Ok(vec![CacheView::default()]) })
     }
