@@ -3,12 +3,13 @@
 //! `cargo bench --bench mounted` mounts the real binary over an emulator in this process and prints a table.
 //! Speeds are medians of alternating runs of ours and the reference. Numbers of requests are exact: a wrong one
 //! fails the run. `-- --quick` does a tenth of the work and finishes within two minutes; `-- NAME...` runs only
-//! these parts: requests, reading, looking, metadata, writing, fresh, scale.
+//! these parts: requests, reading, looking, metadata, kernel, writing, fresh, scale.
 
 #[path = "../../tests/mounted_support/mod.rs"]
 mod mounted_support;
 
 mod fresh;
+mod kernel;
 mod looking;
 mod metadata;
 mod raw;
@@ -94,11 +95,12 @@ const QUICK: Scale = Scale {
 };
 
 type Part = fn(&Scale, &mut Table);
-const PARTS: [(&str, Part); 7] = [
+const PARTS: [(&str, Part); 8] = [
     ("requests", requests::run),
     ("reading", reading::run),
     ("looking", looking::run),
     ("metadata", metadata::run),
+    ("kernel", kernel::run),
     ("writing", writing::run),
     ("fresh", fresh::run),
     ("scale", scale::run),
@@ -110,7 +112,8 @@ fn main() -> ExitCode {
     let chosen: Vec<&String> = words.iter().filter(|word| !word.starts_with("--")).collect();
     if let Some(unknown) = chosen.iter().find(|word| PARTS.iter().all(|(name, _)| *name != word.as_str())) {
         eprintln!(
-            "there is no part '{unknown}'; there are requests, reading, looking, metadata, writing, fresh and scale"
+            "there is no part '{unknown}'; there are requests, reading, looking, metadata, kernel, writing, fresh and \
+             scale"
         );
         return ExitCode::from(2);
     }

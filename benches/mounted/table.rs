@@ -7,6 +7,8 @@ pub enum Goal {
     AtLeast(f64),
     /// For times.
     AtMost(f64),
+    /// What is only told.
+    None,
 }
 
 /// Prints each row as soon as it is known.
@@ -28,6 +30,7 @@ impl Table {
         let (text, met) = match goal {
             Goal::AtLeast(least) => (format!(">= {least}"), ratio >= least),
             Goal::AtMost(most) => (format!("<= {most}"), ratio <= most),
+            Goal::None => (String::new(), true),
         };
         if !met {
             self.short.push(format!("{what}: {ratio:.2}"));

@@ -241,7 +241,7 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
             Ok(opened)
         };
         let call = call(Op::Open, request, ino);
-        self.server.serve(call, Patience::Metadata, operation, answers::opened(reply, asked));
+        self.server.serve(call, Patience::Metadata, operation, answers::opened(reply, asked, self.features));
     }
 
     fn create(
@@ -258,7 +258,12 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
         let (mode, asked) = (mode & !umask & 0o7777, convert::open_flags(flags));
         let operation = async move { files.create(caller, Ino(parent.0), &name, mode, asked).await };
         let call = call(Op::Create, request, parent);
-        self.server.serve(call, Patience::Metadata, operation, answers::created(reply, asked, self.known()));
+        self.server.serve(
+            call,
+            Patience::Metadata,
+            operation,
+            answers::created(reply, asked, self.features, self.known()),
+        );
     }
 
     fn read(
@@ -347,7 +352,7 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
         let files = self.files();
         let operation = async move { files.opendir(Ino(ino.0)).await };
         let call = call(Op::Opendir, request, ino);
-        self.server.serve(call, Patience::Metadata, operation, answers::opened_dir(reply));
+        self.server.serve(call, Patience::Metadata, operation, answers::opened_dir(reply, self.features));
     }
 
     fn readdir(

@@ -12,6 +12,7 @@ use fuser::{
 
 use super::convert;
 use super::known::Known;
+use super::negotiate::Features;
 use crate::model::Ino;
 use crate::vfs::{Attr, DirEntry, Entry, FileType, Lookup, OpenFlags, Opened, OpenedDir, Served, StatFs};
 
@@ -74,10 +75,15 @@ pub(super) fn written(reply: ReplyWrite) -> impl FnOnce(Result<u32, i32>) + Send
 }
 
 #[allow(unsafe_code)]
-pub(super) fn opened(reply: ReplyOpen, asked: OpenFlags) -> impl FnOnce(Result<Opened, i32>) + Send {
+pub(super) fn opened(
+    reply: ReplyOpen,
+    asked: OpenFlags,
+    features: Features,
+) -> impl FnOnce(Result<Opened, i32>) + Send {
     move |result| match result {
         Ok(opened) => {
-            let (handle, flags) = (FileHandle(opened.handle.0), convert::opened_flags(&opened, asked));
+            let handle = FileHandle(opened.handle.0);
+            let flags = convert::opened_flags(&opened, asked, features);
             match &opened.served {
                 Served::FromPages => reply.opened(handle, flags),
                 Served::Below(lent) | Served::Here(lent) => {
@@ -93,9 +99,9 @@ pub(super) fn opened(reply: ReplyOpen, asked: OpenFlags) -> impl FnOnce(Result<O
     }
 }
 
-pub(super) fn opened_dir(reply: ReplyOpen) -> impl FnOnce(Result<OpenedDir, i32>) + Send {
-    |result| match result {
-        Ok(opened) => reply.opened(FileHandle(opened.handle.0), convert::opened_dir_flags(&opened)),
+pub(super) fn opened_dir(reply: ReplyOpen, features: Features) -> impl FnOnce(Result<OpenedDir, i32>) + Send {
+    move |result| match result {
+        Ok(opened) => reply.opened(FileHandle(opened.handle.0), convert::opened_dir_flags(&opened, features)),
         Err(errno) => reply.error(convert::errno(errno)),
     }
 }
@@ -105,13 +111,15 @@ pub(super) fn opened_dir(reply: ReplyOpen) -> impl FnOnce(Result<OpenedDir, i32>
 pub(super) fn created(
     reply: ReplyCreate,
     asked: OpenFlags,
+    features: Features,
     known: Arc<Known>,
 ) -> impl FnOnce(Result<(Entry, Opened), i32>) + Send {
     move |result| match result {
         Ok((entry, opened)) => {
             known.mark(entry.attr.ino);
             let (ttl, attr) = (entry.entry_ttl.min(entry.attr_ttl), convert::attr(&entry.attr));
-            let (handle, flags) = (FileHandle(opened.handle.0), convert::opened_flags(&opened, asked));
+            let handle = FileHandle(opened.handle.0);
+            let flags = convert::opened_flags(&opened, asked, features);
             match &opened.served {
                 Served::FromPages => reply.created(&ttl, &attr, GENERATION, handle, flags),
                 Served::Below(lent) | Served::Here(lent) => {

@@ -4,6 +4,7 @@ use std::time::SystemTime;
 
 use fuser::{Errno, FileAttr, FopenFlags, INodeNo, RenameFlags, TimeOrNow};
 
+use super::negotiate::Features;
 use super::privileges;
 use crate::model::{Ino, Timestamp};
 use crate::vfs::{
@@ -83,17 +84,18 @@ pub(super) fn open_flags(flags: i32) -> OpenFlags {
 }
 
 /// What the kernel is told of an open file. A handle that cannot write has nothing to say at its close.
-pub(super) fn opened_flags(opened: &Opened, asked: OpenFlags) -> FopenFlags {
+pub(super) fn opened_flags(opened: &Opened, asked: OpenFlags, features: Features) -> FopenFlags {
     let mut flags = FopenFlags::empty();
     // What the kernel reads by itself has no pages here, and it takes no word about them.
-    flags.set(FopenFlags::FOPEN_KEEP_CACHE, opened.keep_cache && matches!(opened.served, Served::FromPages));
+    let keep = features.keep_pages && opened.keep_cache && matches!(opened.served, Served::FromPages);
+    flags.set(FopenFlags::FOPEN_KEEP_CACHE, keep);
     flags.set(FopenFlags::FOPEN_DIRECT_IO, matches!(opened.served, Served::Here(_)));
     flags.set(FopenFlags::FOPEN_NOFLUSH, !asked.write);
     flags
 }
 
-pub(super) fn opened_dir_flags(opened: &OpenedDir) -> FopenFlags {
-    if opened.cache {
+pub(super) fn opened_dir_flags(opened: &OpenedDir, features: Features) -> FopenFlags {
+    if opened.cache && features.keep_names {
         FopenFlags::FOPEN_CACHE_DIR | FopenFlags::FOPEN_KEEP_CACHE
     } else {
         FopenFlags::empty()

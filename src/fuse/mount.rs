@@ -107,7 +107,7 @@ pub fn mount<F: Filesystem>(
         limits: services.limits,
         tripwire: Some(Tripwire::new(watched, mounted.place.clone())),
     };
-    let features = Features { passthrough: options.passthrough.is_some() };
+    let features = Features::of_process(options.passthrough.is_some());
     let adapter = Adapter::new(files, server, features, services.notify.clone());
     let passthrough = options.passthrough.clone().unwrap_or_default();
     if options.passthrough.is_some() {

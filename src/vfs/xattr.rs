@@ -33,10 +33,11 @@ enum Class {
     Pinned,
     /// Kept in the store.
     Kept,
-    /// Never there, asked for all the time by the kernel (`security.capability` before each write) or remembered by
-    /// it (access lists, which `ls -l` asks for): an error other than "no such attribute" would fail what it checks.
+    /// Never there, and asked for by the kernel before each write (`security.capability`): an error other than "no such
+    /// attribute" would fail what it checks.
     Absent,
-    /// Not offered. `ls -l` asks for `security.selinux` until it is told so once for the file system.
+    /// Not offered. `ls -l` asks for each file's access list and `security.selinux`, until it is told so once for the
+    /// file system.
     Unsupported,
 }
 
@@ -50,7 +51,7 @@ fn classify(name: &[u8]) -> Class {
     }
     if name.starts_with(b"user.") || name.starts_with(b"trusted.") {
         Class::Kept
-    } else if name == b"security.capability" || name.starts_with(b"system.posix_acl_") {
+    } else if name == b"security.capability" {
         Class::Absent
     } else {
         Class::Unsupported
@@ -215,7 +216,7 @@ mod tests {
             ("trusted.overlay.opaque", Class::Kept),
             ("security.capability", Class::Absent),
             ("security.selinux", Class::Unsupported),
-            ("system.posix_acl_access", Class::Absent),
+            ("system.posix_acl_access", Class::Unsupported),
             ("system.nfs4_acl", Class::Unsupported),
         ];
         for (name, expected) in cases {

@@ -136,7 +136,7 @@ async fn attributes_of_the_item_are_shown_and_those_of_the_user_kept() {
         ("user.x", libc::ENODATA),
         ("security.capability", libc::ENODATA),
         ("security.selinux", libc::EOPNOTSUPP),
-        ("system.posix_acl_access", libc::ENODATA),
+        ("system.posix_acl_access", libc::EOPNOTSUPP),
     ];
     for (name, expected) in absent {
         assert_eq!(errno(get(name).await), expected, "{name}");
