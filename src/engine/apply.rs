@@ -125,6 +125,20 @@ pub(super) struct Applier<'a> {
     pub effects: Effects,
 }
 
+/// What need not be looked at for each of many new items in a row; to be made anew after anything else was taken in.
+pub(super) struct Newcomers<'i> {
+    /// Something was deleted or is being made here, and any of them may be that.
+    may_be_others: bool,
+    /// Where the last one is.
+    folder: Option<(&'i ItemId, NodeId)>,
+}
+
+impl Newcomers<'_> {
+    pub fn look(tx: &Tx<'_>) -> Result<Self, StoreError> {
+        Ok(Self { may_be_others: tx.has_attempts_or_tombstones()?, folder: None })
+    }
+}
+
 impl Applier<'_> {
     /// Takes one description of an item in; doubts are noted in the effects.
     pub fn apply(&mut self, tx: &mut Tx<'_>, item: &RemoteItem, seen: Seen) -> Result<(), StoreError> {
@@ -200,26 +214,28 @@ impl Applier<'_> {
 
     /// Takes in what an enumeration shows of an item that has no row yet, and stamps it; false if that needs a closer
     /// look ([`Applier::apply`]). The same, in one step: a first enumeration is made of nothing else.
-    pub fn introduce_new(
+    pub fn introduce_new<'i>(
         &mut self,
         tx: &mut Tx<'_>,
-        item: &RemoteItem,
+        item: &'i RemoteItem,
         generation: u64,
+        newcomers: &mut Newcomers<'i>,
     ) -> Result<bool, StoreError> {
         let (Some(name), Some(parent), Some(kind)) = (&item.name, &item.parent, item.kind) else {
             return Ok(false);
         };
-        if item.deleted
-            || item.root
-            || self.top == Some(&item.id)
-            || tx.knows(&item.id)?
-            || tx.tombstone(&item.id)?.is_some()
-            || is_being_made(tx, item)?
-        {
+        if item.deleted || item.root || self.top == Some(&item.id) || tx.knows(&item.id)? {
             return Ok(false);
         }
-        let parent = tx.node_of_item(parent)?;
-        let view = view_of(item, Some(parent), name.clone());
+        if newcomers.may_be_others && (tx.tombstone(&item.id)?.is_some() || is_being_made(tx, item)?) {
+            return Ok(false);
+        }
+        let folder = match newcomers.folder {
+            Some((known, folder)) if known == parent => folder,
+            _ => tx.node_of_item(parent)?,
+        };
+        newcomers.folder = Some((parent, folder));
+        let view = view_of(item, Some(folder), name.clone());
         tx.introduce(node_kind(kind), &view, item.web_url.as_deref(), generation)
     }
 

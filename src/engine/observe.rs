@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::apply::{Applier, Effects, Seen, Source, is_being_made, is_overtaken, late};
+use super::apply::{Applier, Effects, Newcomers, Seen, Source, is_being_made, is_overtaken, late};
 use super::confirm::REREAD;
 use super::entries::{from_json, last_of_each, to_json};
 use super::error::{Verdict, classify};
@@ -643,10 +643,10 @@ pub(super) fn enumerate<'i>(
     let generation = mark(tx.meta(MARK)?);
     let mut reunion = Reunion::default();
     let reunites = reunites(tx)?;
-    let mut read = Read::default();
+    let (mut read, mut newcomers) = (Read::default(), Newcomers::look(tx)?);
     for item in items {
         read.add(item);
-        if !reunites && applier.introduce_new(tx, item, generation)? {
+        if !reunites && applier.introduce_new(tx, item, generation, &mut newcomers)? {
             continue;
         }
         applier.apply(tx, item, seen)?;
@@ -656,6 +656,7 @@ pub(super) fn enumerate<'i>(
         }
         let id = tx.node_of_item(&item.id)?;
         tx.set_mark(id, generation)?;
+        newcomers = Newcomers::look(tx)?;
     }
     if tx.meta(ENUMERATED)?.is_none() { read.note(tx) } else { Ok(()) }
 }

@@ -13,6 +13,7 @@ mod ballast;
 mod cache;
 mod conflicts;
 mod epochs;
+mod items;
 mod kept;
 mod lock;
 mod log;
@@ -29,7 +30,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, OpenFlags, OptionalExtension, TransactionBehavior, params};
 
 use crate::disk::Disk;
 use crate::model::{ItemId, NodeId};
@@ -119,6 +121,7 @@ pub struct Store {
     cache: cache::Cache,
     epochs: epochs::Epochs,
     log: log::Log,
+    items: items::Index,
     /// Room that is given up where a commit would find none.
     ballast: OnceLock<ballast::Ballast>,
     disk: Disk,
@@ -175,6 +178,7 @@ impl Store {
             .optional()?
             .and_then(|text| text.parse().ok())
             .unwrap_or(1);
+        let items = items::Index::load(&writer)?;
         let store = Self {
             writer: Mutex::new(writer),
             readers,
@@ -184,6 +188,7 @@ impl Store {
             cache: cache::Cache::new(cache::DEFAULT_BYTES),
             epochs: epochs::Epochs::new(),
             log: log::Log::open(&disk, &path)?,
+            items,
             ballast: OnceLock::new(),
             disk,
             path,
@@ -229,15 +234,18 @@ impl Store {
     ) -> Result<Committed<T>, E> {
         let mut writer = lock(&self.writer);
         let transaction = writer
-            .transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)
+            .transaction_with_behavior(TransactionBehavior::Immediate)
             .map_err(|error| self.failed(error.into()))?;
-        let mut tx = Tx::new(transaction, self.sequence.load(Ordering::Acquire));
+        let mut tx = Tx::new(transaction, self.items.recent(), self.sequence.load(Ordering::Acquire));
         let value = change(&mut tx)?;
         let pins = if tx.pins_changed { Some(tx.has_pins()?) } else { None };
         let before = self.disk.before_commit("store.commit", &self.path);
         before.map_err(|source| self.failed(self.io(source)))?;
         self.epochs.turn(tx.changes());
         let done = tx.commit().map_err(|error| self.failed(error))?;
+        if done.merged {
+            self.items.merged();
+        }
         self.epochs.turn(&done.changes);
         self.sequence.store(done.sequence, Ordering::Release);
         self.cache.committed(done.coarse, &done.touched, &done.changes);
@@ -277,9 +285,15 @@ impl Store {
     ) -> Result<T, StoreError> {
         // Before the snapshot is taken, so that what it holds is at least as new as the number says.
         let sequence = self.sequence.load(Ordering::Acquire);
-        let mut inspector = lock(&self.inspector);
-        let transaction = inspector.transaction_with_behavior(rusqlite::TransactionBehavior::Deferred)?;
-        look(&mut Tx::new(transaction, sequence))
+        let inspector = lock(&self.inspector);
+        let (transaction, recent) = self.items.as_of(|| {
+            let transaction =
+                rusqlite::Transaction::new_unchecked(&inspector, TransactionBehavior::Deferred)?;
+            // The moment is that of the first thing that is read.
+            transaction.prepare_cached("SELECT 1 FROM meta")?.exists([])?;
+            Ok(transaction)
+        })?;
+        look(&mut Tx::new(transaction, recent, sequence))
     }
 
     /// The local sequence number: grows with every change; a request notes it when it is sent.
@@ -341,12 +355,9 @@ impl Store {
     ) -> Result<Vec<Arc<Node>>, StoreError> {
         let generation = self.cache.generation();
         let nodes = self.reader(|db| {
-            db.prepare_cached(&format!(
-                "{} WHERE n.parent = ?1 AND n.id > ?2 ORDER BY n.id LIMIT ?3",
-                rows::NODE
-            ))?
-            .query_map(params![parent.0, after.0, limit as i64], rows::node)?
-            .collect::<rusqlite::Result<Vec<_>>>()
+            db.prepare_cached(&format!("{} {}", rows::NODE, rows::CHILDREN_AFTER))?
+                .query_map(params![parent.0, after.0, limit as i64], rows::node)?
+                .collect::<rusqlite::Result<Vec<_>>>()
         })?;
         let nodes: Vec<Arc<Node>> = nodes.into_iter().map(Arc::new).collect();
         nodes.iter().for_each(|node| self.cache.fill_node(generation, node));
@@ -355,7 +366,9 @@ impl Store {
 
     /// The node that holds this item.
     pub fn by_item(&self, item: &ItemId) -> Result<Option<Arc<Node>>, StoreError> {
-        let id = self.reader(|db| tx::item_id(db, item))?;
+        // Looked for there first: what is merged meanwhile is in the database.
+        let recent = self.items.recent();
+        let id = self.reader(|db| recent.find(db, item))?;
         id.map_or(Ok(None), |id| self.node(id))
     }
 
@@ -552,6 +565,9 @@ fn lock(connection: &Mutex<Connection>) -> MutexGuard<'_, Connection> {
 
 fn prepare(connection: &Connection, memory_kib: i64) -> Result<(), StoreError> {
     connection.busy_timeout(Duration::from_secs(10))?;
+    // Plans do not depend on the values that are looked for. Otherwise SQLite takes a kept statement that has a LIMIT, or
+    // that an index of some rows serves, for outdated whenever a value is bound to it, and makes it anew.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", "NORMAL")?;
     connection.pragma_update(None, "cache_size", -memory_kib)?;

@@ -3,6 +3,7 @@
 //! A pin belongs to the item, so it follows renames and moves, here and elsewhere, and the ways programs save. What the
 //! service does not have yet is pinned by its row until it has.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 
 use rusqlite::{OptionalExtension, params};
@@ -50,14 +51,24 @@ impl Tx<'_> {
         Ok(was_pinned)
     }
 
+    fn pinned_items(&self) -> Result<Vec<ItemId>, StoreError> {
+        Ok(self
+            .db
+            .prepare_cached("SELECT item FROM pins")?
+            .query_map([], |row| row.get::<_, String>(0).map(ItemId::new))?
+            .collect::<rusqlite::Result<_>>()?)
+    }
+
     /// The nodes that were pinned themselves and can be seen.
     pub fn pins(&self) -> Result<Vec<NodeId>, StoreError> {
-        let sql = "SELECT id FROM nodes WHERE item IN (SELECT item FROM pins) UNION SELECT id FROM new_pins";
-        let ids: Vec<NodeId> = self
+        let mut ids: BTreeSet<NodeId> = self
             .db
-            .prepare_cached(sql)?
+            .prepare_cached("SELECT id FROM new_pins")?
             .query_map([], |row| row.get(0).map(NodeId))?
             .collect::<rusqlite::Result<_>>()?;
+        for item in self.pinned_items()? {
+            ids.extend(self.item_id(&item)?);
+        }
         let mut seen = Vec::new();
         for id in ids {
             if id == NodeId::ROOT || self.find(id)?.is_some_and(|node| node.place.is_some()) {
@@ -136,10 +147,11 @@ impl Tx<'_> {
 
     /// Forgets pins of items that no row has.
     pub fn forget_lost_pins(&mut self) -> Result<(), StoreError> {
-        self.db.execute(
-            "DELETE FROM pins WHERE item NOT IN (SELECT item FROM nodes WHERE item IS NOT NULL)",
-            [],
-        )?;
+        for item in self.pinned_items()? {
+            if self.item_id(&item)?.is_none() {
+                self.db.prepare_cached("DELETE FROM pins WHERE item = ?1")?.execute([item.as_str()])?;
+            }
+        }
         self.pins_changed = true;
         Ok(())
     }

@@ -21,6 +21,9 @@ FROM nodes n LEFT JOIN base b ON b.id = n.id LEFT JOIN local l ON l.id = n.id LE
 /// rows of `local`: after a join it would go through every node of the drive.
 pub(super) const DIRTY: &str = "WHERE n.id IN (SELECT id FROM local) ORDER BY n.id";
 
+/// What follows [`NODE`] to read some children (`?3`) of `?1` with a row above `?2`, in row order.
+pub(super) const CHILDREN_AFTER: &str = "WHERE n.parent = ?1 AND n.id > ?2 ORDER BY n.id LIMIT ?3";
+
 const REMOTE_AT: usize = 9;
 const BASE_AT: usize = 21;
 const LOCAL_AT: usize = 33;

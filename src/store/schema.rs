@@ -2,13 +2,13 @@
 
 use rusqlite::Connection;
 
-use super::StoreError;
+use super::{StoreError, items};
 
 /// "ODFS": marks the file as ours (`PRAGMA application_id`).
 const APPLICATION_ID: i32 = 0x4f44_4653;
 
 /// Each step brings the database from version `index` to `index + 1`; steps are never edited once released.
-const MIGRATIONS: &[&str] = &[V1, V2, V3, V4, V5, V6, V7, V8, V9, V10];
+const MIGRATIONS: &[&str] = &[V1, V2, V3, V4, V5, V6, V7, V8, V9, V10, V11];
 
 /// The newest format that this program knows.
 pub(super) const KNOWN: i64 = MIGRATIONS.len() as i64;
@@ -129,6 +129,24 @@ CREATE TABLE pins(item TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE new_pins(id INTEGER PRIMARY KEY);
 ";
 
+const V11: &str = "
+-- Which rows hold an item, by a hash of its id (`items.rs`): what is in order, and what came since that was made.
+DROP INDEX nodes_item;
+CREATE TABLE items(hash INTEGER NOT NULL, id INTEGER NOT NULL, PRIMARY KEY(hash, id)) WITHOUT ROWID;
+CREATE TABLE items_new(seq INTEGER PRIMARY KEY, hash INTEGER NOT NULL, id INTEGER NOT NULL);
+";
+
+/// What cannot be said in SQL of a step.
+fn complete(step: &str, connection: &Connection) -> rusqlite::Result<()> {
+    if step == V11 { items::build(connection) } else { Ok(()) }
+}
+
+/// Makes a database as the version `version` left it.
+#[cfg(test)]
+pub(super) fn make_version(connection: &mut Connection, version: usize) -> Result<(), StoreError> {
+    advance(connection, &MIGRATIONS[..version], 0)
+}
+
 /// Brings a fresh or older database to the present version; refuses a newer or foreign one.
 pub(super) fn migrate(connection: &mut Connection) -> Result<(), StoreError> {
     let application: i32 = connection.query_row("PRAGMA application_id", [], |row| row.get(0))?;
@@ -142,9 +160,14 @@ pub(super) fn migrate(connection: &mut Connection) -> Result<(), StoreError> {
         return Err(StoreError::Newer { found: version, known });
     }
     let start = usize::try_from(version).map_err(|_| StoreError::Foreign)?;
-    for (index, step) in MIGRATIONS.iter().enumerate().skip(start) {
+    advance(connection, MIGRATIONS, start)
+}
+
+fn advance(connection: &mut Connection, steps: &[&str], start: usize) -> Result<(), StoreError> {
+    for (index, step) in steps.iter().enumerate().skip(start) {
         let tx = connection.transaction()?;
         tx.execute_batch(step)?;
+        complete(step, &tx)?;
         tx.pragma_update(None, "application_id", APPLICATION_ID)?;
         tx.pragma_update(None, "user_version", index as i64 + 1)?;
         tx.commit()?;

@@ -58,6 +58,24 @@ fn reading_what_is_unsent_does_not_go_through_every_node() {
 }
 
 #[test]
+fn a_statement_is_made_once_however_often_it_is_run() {
+    let (_dir, store) = store();
+    let children = format!("{} {}", rows::NODE, rows::CHILDREN_AFTER);
+    let of_some_rows = "SELECT id FROM nodes WHERE parent = ?1 AND want = ?2 AND id <> ?3".to_owned();
+    for connection in [&store.writer, &store.readers[0], &store.inspector] {
+        for sql in [&children, &of_some_rows] {
+            let db = lock(connection);
+            let mut statement = db.prepare(sql).unwrap();
+            for number in 1..5 {
+                let mut found = statement.query([number, 1, number]).unwrap();
+                assert!(found.next().unwrap().is_none());
+            }
+            assert_eq!(statement.get_status(rusqlite::StatementStatus::RePrepare), 0, "{sql}");
+        }
+    }
+}
+
+#[test]
 fn a_look_at_several_things_is_of_one_moment_and_holds_up_no_change() {
     let (_dir, store) = store();
     let seen = store

@@ -1,10 +1,12 @@
 //! One transaction: reads its own writes, keeps the visible tree right, remembers what it touched.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension, Statement, Transaction, params};
 
 use super::StoreError;
+use super::items::Recent;
 use super::rows::{self, FLAG_MALWARE};
 use super::types::{Attempt, Change, LocalView, Node, NodeKind, Place, Power, RemoteView, SessionRow};
 use crate::model::names;
@@ -18,6 +20,9 @@ const LISTED_AT_ONCE: i64 = 20_000;
 /// An open transaction of [`super::Store::write`].
 pub struct Tx<'a> {
     pub(super) db: Transaction<'a>,
+    pub(super) recent: Arc<Recent>,
+    /// What `recent` has and `items_new` not yet.
+    pub(super) unlisted: Vec<(i32, NodeId)>,
     sequence: u64,
     /// Nodes that became visible, less those that are no more.
     appeared: i64,
@@ -38,15 +43,18 @@ pub struct Committed<T> {
 
 pub(super) struct Done {
     pub sequence: u64,
+    pub merged: bool,
     pub coarse: bool,
     pub touched: BTreeSet<NodeId>,
     pub changes: Vec<Change>,
 }
 
 impl<'a> Tx<'a> {
-    pub(super) fn new(db: Transaction<'a>, sequence: u64) -> Self {
+    pub(super) fn new(db: Transaction<'a>, recent: Arc<Recent>, sequence: u64) -> Self {
         Self {
             db,
+            recent,
+            unlisted: Vec::new(),
             sequence,
             appeared: 0,
             pins_changed: false,
@@ -55,7 +63,8 @@ impl<'a> Tx<'a> {
         }
     }
 
-    pub(super) fn commit(self) -> Result<Done, StoreError> {
+    pub(super) fn commit(mut self) -> Result<Done, StoreError> {
+        let merged = self.merge_items()?;
         self.db
             .prepare_cached("INSERT OR REPLACE INTO meta(key, value) VALUES('sequence', ?1)")?
             .execute([self.sequence.to_string()])?;
@@ -68,6 +77,7 @@ impl<'a> Tx<'a> {
         let coarse = self.touched.len() > COARSE;
         Ok(Done {
             sequence: self.sequence,
+            merged,
             coarse,
             touched: self.touched,
             changes: self.changes.into_iter().collect(),
@@ -180,7 +190,7 @@ impl<'a> Tx<'a> {
 
     /// The node that holds this item.
     pub fn by_item(&self, item: &ItemId) -> Result<Option<Node>, StoreError> {
-        item_id(&self.db, item)?.map_or(Ok(None), |id| self.find(id))
+        self.item_id(item)?.map_or(Ok(None), |id| self.find(id))
     }
 
     /// Dirty nodes whose remote view lies in `parent`, whatever their visible place.
@@ -202,12 +212,6 @@ impl<'a> Tx<'a> {
             .prepare_cached(&format!("{} {}", rows::NODE, rows::DIRTY))?
             .query_map([], rows::node)?
             .collect::<rusqlite::Result<_>>()?)
-    }
-
-    /// Items of the service that are known.
-    pub fn count_items(&self) -> Result<u64, StoreError> {
-        let sql = "SELECT count(*) FROM nodes WHERE item IS NOT NULL";
-        Ok(self.db.prepare_cached(sql)?.query_row([], |row| row.get::<_, i64>(0))? as u64)
     }
 
     /// Whether something was unlinked here up to the sequence number `last`, but after `first`.
@@ -247,20 +251,21 @@ impl<'a> Tx<'a> {
 
     /// The node of `item`, a stub if it was never described.
     pub fn node_of_item(&mut self, item: &ItemId) -> Result<NodeId, StoreError> {
-        if let Some(id) = item_id(&self.db, item)? {
+        if let Some(id) = self.item_id(item)? {
             return Ok(id);
         }
         self.db
             .prepare_cached("INSERT INTO nodes(kind, item) VALUES(?1, ?2)")?
             .execute(params![NodeKind::Stub.to_sql(), item.as_str()])?;
         let id = NodeId(self.db.last_insert_rowid());
+        self.put_item(id, item);
         self.touched.insert(id);
         Ok(id)
     }
 
     /// Whether the item has a row, be it a stub.
     pub fn knows(&self, item: &ItemId) -> Result<bool, StoreError> {
-        Ok(item_id(&self.db, item)?.is_some())
+        Ok(self.item_id(item)?.is_some())
     }
 
     /// The item of a row of which nothing else is known.
@@ -305,6 +310,7 @@ impl<'a> Tx<'a> {
         drop(insert);
         self.appeared += 1;
         let id = NodeId(self.db.last_insert_rowid());
+        self.put_item(id, &view.item);
         self.changed(id, false);
         self.moved_in_or_out(&place);
         Ok(true)
@@ -321,6 +327,7 @@ impl<'a> Tx<'a> {
 
     /// Replaces the remote view. `None`: no such item on the service.
     pub fn set_remote(&mut self, id: NodeId, view: Option<&RemoteView>) -> Result<(), StoreError> {
+        self.change_item(id, view.map(|view| &view.item))?;
         match view {
             Some(view) => self
                 .write_view(
@@ -625,6 +632,7 @@ impl<'a> Tx<'a> {
         let old = self.visible(id)?;
         self.drop_content(id, None)?;
         self.unpin(id)?;
+        self.change_item(id, None)?;
         for table in ["local", "base", "attrs", "xattrs", "former", "conflicts"] {
             self.db.prepare_cached(&format!("DELETE FROM {table} WHERE id = ?1"))?.execute([id.0])?;
         }
@@ -878,6 +886,12 @@ impl<'a> Tx<'a> {
         Ok(())
     }
 
+    /// Whether anything is being sent, or was deleted lately.
+    pub fn has_attempts_or_tombstones(&self) -> Result<bool, StoreError> {
+        let sql = "SELECT EXISTS(SELECT 1 FROM attempts) OR EXISTS(SELECT 1 FROM tombstones)";
+        Ok(self.db.prepare_cached(sql)?.query_row([], |row| row.get(0))?)
+    }
+
     /// Every attempt.
     pub fn attempts(&self) -> Result<Vec<Attempt>, StoreError> {
         Ok(attempts(&self.db)?)
@@ -1087,12 +1101,6 @@ pub(super) fn folded_id(
 pub(super) fn child_id(db: &Connection, parent: NodeId, name: &str) -> rusqlite::Result<Option<NodeId>> {
     db.prepare_cached("SELECT id FROM nodes WHERE parent = ?1 AND fold = ?2 AND name = ?3")?
         .query_row(params![parent.0, names::fold(name), name], |row| row.get(0).map(NodeId))
-        .optional()
-}
-
-pub(super) fn item_id(db: &Connection, item: &ItemId) -> rusqlite::Result<Option<NodeId>> {
-    db.prepare_cached("SELECT id FROM nodes WHERE item = ?1")?
-        .query_row([item.as_str()], |row| row.get(0).map(NodeId))
         .optional()
 }
 
