@@ -158,12 +158,12 @@ impl Drop for Waiting {
 }
 
 /// `login` in a browser, up to where the sign-in service sends that back to this machine.
-fn open_browser(person: &Person) -> (Waiting, String) {
+fn open_browser(person: &Person, arguments: &[&str]) -> (Waiting, String) {
     let (browser, opened) = (person.path("browser"), person.path("opened"));
     let script = format!("#!/bin/sh\nprintf '%s' \"$1\" > '{0}.new' && mv '{0}.new' '{0}'\n", text(&opened));
     std::fs::write(&browser, script).expect("written");
     std::fs::set_permissions(&browser, PermissionsExt::from_mode(0o755)).expect("executable");
-    let mut command = person.login(&[]);
+    let mut command = person.login(arguments);
     command.env("BROWSER", &browser);
     let waiting = Waiting::spawn(command);
     assert!(until(Duration::from_secs(60), || opened.exists()), "no browser was opened");
@@ -177,7 +177,7 @@ fn open_browser(person: &Person) -> (Waiting, String) {
 #[test]
 fn a_browser_that_does_not_wait_for_the_last_page_has_signed_in_all_the_same() {
     let person = Person::new();
-    let (waiting, location) = open_browser(&person);
+    let (waiting, location) = open_browser(&person, &[]);
     let (host, target) =
         location.strip_prefix("http://").and_then(|rest| rest.split_once('/')).expect("a path");
     let mut stream = TcpStream::connect(host).expect("it listens");
@@ -196,7 +196,7 @@ fn the_browser_comes_back_and_shows_how_it_ended() {
         if !approved {
             person.service.control.hold_devices();
         }
-        let (waiting, location) = open_browser(&person);
+        let (waiting, location) = open_browser(&person, &[]);
         // What browsers do besides: connections that ask nothing, and a picture for the tab.
         let rest = location.strip_prefix("http://").expect("plain");
         let (host, _) = rest.split_once('/').expect("a path");
@@ -215,6 +215,64 @@ fn the_browser_comes_back_and_shows_how_it_ended() {
             assert_eq!(person.accounts(), serde_json::json!([]));
         }
     }
+}
+
+// S243.
+#[test]
+fn an_administrator_consents_in_the_browser_or_by_a_link() {
+    for approved in [true, false] {
+        let person = Person::new();
+        if !approved {
+            person.service.control.hold_devices();
+        }
+        let (waiting, location) = open_browser(&person, &["--admin-consent", "--tenant", "contoso.example"]);
+        let (_, page) = get(&location);
+        let (code, said) = waiting.end();
+        if approved {
+            assert!(page.contains("<h1>Consent given</h1>"), "{page}");
+            assert_eq!(code, Some(0), "{said}");
+            assert!(said.contains("consent given: contoso.example"), "{said}");
+            let given = [("contoso.example".to_owned(), "c".to_owned())];
+            assert_eq!(person.service.control.consents(), given);
+        } else {
+            assert!(page.contains("<h1>Refused</h1>") && page.contains("declined"), "{page}");
+            assert_eq!(code, Some(5), "{said}");
+        }
+    }
+    let person = Person::new();
+    let output = process::output(person.login(&["--admin-consent"]));
+    assert!(output.status.success(), "{}", words(&output));
+    let shown = words(&output);
+    let link = shown.split_whitespace().find(|word| word.starts_with("http://127.")).expect("a link");
+    assert!(link.contains("/organizations/v2.0/adminconsent?client_id=c&"), "{link}");
+    let (head, _) = get(link);
+    assert!(head.starts_with("HTTP/1.1 302") && head.contains("admin_consent=True"), "{head}");
+}
+
+// S244.
+#[test]
+fn the_application_that_was_given_once_serves_other_accounts_too() {
+    let person = Person::new();
+    let command = |name: &str| {
+        let mut command = person.command(&["login", name, "--device-code"]);
+        command.args(["--graph-url", &person.service.url(), "--login-url", &person.service.url()]);
+        process::output(command)
+    };
+    let output = command("other");
+    let said = words(&output);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    for part in [
+        "az ad app create",
+        "863451e7-0667-486c-a5d6-d135439485f0",
+        "http://localhost",
+        "Files.ReadWrite.All",
+    ] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    person.sign_in();
+    let output = command("other");
+    assert!(output.status.success(), "{}", words(&output));
+    assert_eq!(person.accounts()[1]["client_id"], "c");
 }
 
 /// A mount that is gone at the end of the test, whatever happens.

@@ -4,13 +4,20 @@ mod mounted_support;
 
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use mounted_support::service::Service;
 use mounted_support::{can_mount, process, text, until};
+use onedrivefs::auth::secrets::Variables;
+use onedrivefs::auth::{
+    Application, AuthError, Proof, SecretReader, TokenSource, Unattended, UnattendedSource,
+};
+use onedrivefs::clock::SystemClock;
 use onedrivefs::emulator::{AppSecret, EmulatorConfig, Federation, Machine, Registered, Seed, Tokens};
+use onedrivefs::graph::{HttpTransport, TransportTokenEndpoint};
 use ring::signature::{RSA_PKCS1_SHA256, RsaKeyPair};
 use serde_json::{Value, json};
 
@@ -295,7 +302,7 @@ fn bad_input_is_one_sentence_with_what_to_do() {
         process::output(command)
     };
     let secret = ["--client-secret", file.as_str()];
-    fails(&run(&secret), 2, "--client-id");
+    fails(&run(&secret), 2, "az ad app create");
     fails(&run(&[&secret[..], &["--client-id", CLIENT]].concat()), 2, "--tenant contoso.com");
     fails(&run(&[&secret[..], &["--client-id", CLIENT, "--tenant", "common"]].concat()), 2, "--tenant");
     fails(&run(&[&secret[..], &["--client-id", CLIENT, "--tenant", "other"]].concat()), 10, "--tenant");
@@ -364,9 +371,33 @@ fn a_mount_whose_secret_has_expired_goes_on_with_the_next_one() {
     assert!(!log.contains("hush"), "{log}");
 }
 
+/// An application as the program keeps it, asking the service without the program.
+fn unattended(server: &Server, proof: Proof, variables: Variables) -> UnattendedSource {
+    let application = Application {
+        login_url: server.service.url().parse().expect("an address"),
+        tenant: TENANT.into(),
+        client_id: CLIENT.into(),
+        scope: String::new(),
+    };
+    let what = Unattended {
+        application,
+        proof,
+        resource: "https://graph.microsoft.com/".into(),
+        secrets: SecretReader::new(variables, None),
+        arc_tokens: server.home.path().to_owned(),
+    };
+    let transport = HttpTransport::new().expect("a transport");
+    let endpoint = Arc::new(TransportTokenEndpoint::new(Arc::new(transport)));
+    UnattendedSource::new(Arc::new(what), endpoint, Arc::new(SystemClock))
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime")
+}
+
+// S238, S239.
 #[test]
-fn a_machine_of_arc_proves_itself_by_a_file() {
-    // The directory is the agent's own: what this holds is that no other file is sent away.
+fn a_machine_of_arc_proves_itself_by_a_file_of_its_agent_and_sends_no_other() {
     let server = Server::new();
     server.service.control.machine(|known| {
         *known = Machine {
@@ -376,7 +407,43 @@ fn a_machine_of_arc_proves_itself_by_a_file() {
         };
     });
     let address = format!("{}/arc/metadata/identity/oauth2/token", server.service.url());
+    let here = server.service.url();
+    let found = {
+        let address = address.clone();
+        move |name: &str| match name {
+            "IDENTITY_ENDPOINT" => Some(address.clone().into()),
+            "IMDS_ENDPOINT" => Some(here.clone().into()),
+            _ => None,
+        }
+    };
+    let source = unattended(&server, Proof::ManagedIdentity { id: None }, Arc::new(found));
+    runtime().block_on(source.token()).expect("the machine's token");
+    // The program itself reads only below the agent's own directory, where the emulator's proof is not.
     let mut command = server.command(&["login", "--managed-identity", "--graph-url", &server.service.url()]);
     command.env("IDENTITY_ENDPOINT", address).env("IMDS_ENDPOINT", server.service.url());
     fails(&process::output(command), 9, "no proof");
+}
+
+// S242.
+#[test]
+fn a_secret_that_was_refused_is_not_shown_again_and_the_next_one_is_at_once() {
+    let server = Server::new();
+    std::fs::write(server.path("secret"), "Q~wrong").expect("written");
+    let proof = Proof::ClientSecret { source: server.file("secret").parse().expect("a source") };
+    let source = unattended(&server, proof, Arc::new(|_: &str| None));
+    let asked = || server.service.control.counts().get("oauth.token").copied().unwrap_or_default();
+    runtime().block_on(async {
+        for _ in 0..5 {
+            let error = source.token().await.expect_err("a wrong secret");
+            assert!(matches!(&error, AuthError::Refused { .. }), "{error}");
+        }
+        assert_eq!(asked(), 1);
+        std::fs::write(server.path("secret"), SECRET).expect("written");
+        let token = source.token().await.expect("a token");
+        assert_eq!(asked(), 2);
+        assert_eq!(source.token().await.expect("the same"), token);
+        assert_eq!(asked(), 2, "answered from memory");
+        assert_ne!(source.refresh(&token, Some("{}".into())).await.expect("another"), token);
+    });
+    assert!(!format!("{source:?}").contains("hush"));
 }

@@ -69,6 +69,14 @@ pub struct CodeRequest {
     verifier: Secret,
 }
 
+/// A link by which an administrator consents for an organisation.
+#[derive(Clone, Debug)]
+pub struct ConsentRequest {
+    /// To open in the browser.
+    pub url: Url,
+    state: String,
+}
+
 /// What to do after a look whether a device code was entered.
 #[derive(Debug)]
 enum Look {
@@ -84,13 +92,30 @@ impl Application {
     }
 
     fn address(&self, what: &str) -> Result<Url, AuthError> {
+        self.below(&["oauth2", "v2.0", what])
+    }
+
+    fn below(&self, segments: &[&str]) -> Result<Url, AuthError> {
         let mut url = self.login_url.clone();
         let bad =
             || AuthError::Configuration { what: format!("{} is no address of a service", self.login_url) };
         let mut path = url.path_segments_mut().map_err(|()| bad())?;
-        path.pop_if_empty().extend([self.tenant.as_str(), "oauth2", "v2.0", what]);
+        path.pop_if_empty().push(&self.tenant).extend(segments);
         drop(path);
         Ok(url)
+    }
+
+    /// Begins to ask an administrator for what the application was registered for; the browser then comes to
+    /// `redirect_uri`.
+    pub fn begin_consent(&self, redirect_uri: &str) -> Result<ConsentRequest, AuthError> {
+        let state = random();
+        let mut url = self.below(&["v2.0", "adminconsent"])?;
+        url.query_pairs_mut()
+            .append_pair("client_id", &self.client_id)
+            .append_pair("scope", &self.scope)
+            .append_pair("redirect_uri", redirect_uri)
+            .append_pair("state", &state);
+        Ok(ConsentRequest { url, state })
     }
 
     /// Asks for a code that the person enters on any device.
@@ -138,9 +163,7 @@ impl Application {
 
     /// Begins a sign-in in the browser, which then comes to `redirect_uri` on this machine.
     pub fn begin_in_browser(&self, redirect_uri: &str) -> Result<CodeRequest, AuthError> {
-        // Each has 122 random bits from the system.
-        let secret = || format!("{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple());
-        let (state, verifier) = (secret(), secret());
+        let (state, verifier) = (random(), random());
         let challenge = URL_SAFE_NO_PAD.encode(Sha256::digest(&verifier));
         let mut url = self.address("authorize")?;
         url.query_pairs_mut()
@@ -179,22 +202,44 @@ impl Application {
 impl CodeRequest {
     /// The code in what the browser asked for; none if that was not the answer to this request.
     pub fn answer(&self, query: &str) -> Option<Result<Secret, AuthError>> {
-        let pairs: Vec<(String, String)> =
-            url::form_urlencoded::parse(query.as_bytes()).into_owned().collect();
-        let said = |name: &str| pairs.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
-        if said("state") != Some(&self.state) {
-            return None;
-        }
-        if let Some(error) = said("error") {
-            let words = said("error_description").unwrap_or_default();
-            let what = words.split(" Trace ID:").next().filter(|words| !words.is_empty()).unwrap_or(error);
-            return Some(Err(match error {
-                "access_denied" => declined(),
-                _ => AuthError::Configuration { what: what.trim().to_owned() },
-            }));
-        }
-        said("code").filter(|code| !code.is_empty()).map(|code| Ok(Secret::new(code)))
+        answered(query, &self.state, "code", declined)
     }
+}
+
+impl ConsentRequest {
+    /// The organisation that consented, as [`CodeRequest::answer`].
+    pub fn answer(&self, query: &str) -> Option<Result<Secret, AuthError>> {
+        let declined = || AuthError::SignedOut { reason: "the consent was declined in the browser".into() };
+        answered(query, &self.state, "tenant", declined)
+    }
+}
+
+/// 244 random bits from the system.
+fn random() -> String {
+    format!("{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple())
+}
+
+/// What a browser brings as `wanted`, or how it was refused.
+fn answered(
+    query: &str,
+    state: &str,
+    wanted: &str,
+    declined: impl Fn() -> AuthError,
+) -> Option<Result<Secret, AuthError>> {
+    let pairs: Vec<(String, String)> = url::form_urlencoded::parse(query.as_bytes()).into_owned().collect();
+    let said = |name: &str| pairs.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
+    if said("state") != Some(state) {
+        return None;
+    }
+    if let Some(error) = said("error") {
+        let words = said("error_description").unwrap_or_default();
+        let what = words.split(" Trace ID:").next().filter(|words| !words.is_empty()).unwrap_or(error);
+        return Some(Err(match error {
+            "access_denied" => declined(),
+            _ => AuthError::Configuration { what: what.trim().to_owned() },
+        }));
+    }
+    said(wanted).filter(|value| !value.is_empty()).map(|value| Ok(Secret::new(value)))
 }
 
 fn after(refusal: Refusal, wait: Duration) -> Look {

@@ -1,6 +1,6 @@
 //! `onedrivefs login`.
 
-use std::io::{IsTerminal, Write};
+use std::io::{BufRead, IsTerminal, Write};
 use std::process::{Command, Stdio};
 
 use clap::ValueEnum;
@@ -9,7 +9,7 @@ use super::output::{CliError, print, print_json};
 use super::{proof, settings};
 use crate::config::{Choices, Environment, MountSettings};
 use crate::daemon::exit;
-use crate::daemon::signin::{self, Account, Flow, LoginRequest, Prompt, Proof};
+use crate::daemon::signin::{self, Account, Consent, Flow, LoginRequest, Prompt, Proof};
 
 /// Sign in to an account.
 ///
@@ -27,6 +27,7 @@ use crate::daemon::signin::{self, Account, Flow, LoginRequest, Prompt, Proof};
   onedrivefs login --device-code                      on a machine without a browser
   onedrivefs login archive --read-only                never changes anything
   onedrivefs login files --tenant contoso.com --client-id ID --certificate file:/etc/app.pem
+  onedrivefs login --admin-consent                    asks an administrator to allow it
   onedrivefs login files --managed-identity           as what this machine is to Azure
   onedrivefs mount me ~/work --account work
 
@@ -45,8 +46,9 @@ pub struct Args {
     /// Whose accounts: common, organizations, consumers, an organisation's id or domain [default: common]
     #[arg(long, value_name = "T")]
     tenant: Option<String>,
-    #[command(flatten)]
-    proof: proof::Args,
+    /// Show the link by which an administrator consents for the whole organisation, and open it
+    #[arg(long, group = "proof", conflicts_with = "scopes")]
+    admin_consent: bool,
     /// Which of the service's clouds
     #[arg(long, value_enum, default_value_t = Cloud::Global)]
     cloud: Cloud,
@@ -68,6 +70,9 @@ pub struct Args {
     /// Print who signed in as JSON
     #[arg(long)]
     json: bool,
+    // Last: its heading would be that of all that follows.
+    #[command(flatten)]
+    proof: proof::Args,
 }
 
 /// Ways to sign in that ask for what an administrator has allowed, and nothing else.
@@ -105,7 +110,7 @@ pub fn run(args: Args) -> Result<u8, CliError> {
     let [client_id, tenant, login_url] = workload;
     let settings = settings(&args, login_url, &environment)?;
     let browser = if args.device_code { None } else { browser(&environment) };
-    let request = LoginRequest {
+    let mut request = LoginRequest {
         settings,
         client_id: args.client_id.or(client_id),
         tenant: args.tenant.or(tenant),
@@ -117,11 +122,41 @@ pub fn run(args: Args) -> Result<u8, CliError> {
             (None, None) => Flow::DeviceCode,
         },
     };
+    if request.client_id.is_none()
+        && std::io::stdin().is_terminal()
+        && let Some(steps) = signin::steps_to_register(&request)
+    {
+        request.client_id = ask_for_application(&steps, std::io::stdin().lock(), std::io::stderr());
+    }
+    if args.admin_consent {
+        let consent = signin::admin_consent(&request, browser.is_some(), &mut |prompt| {
+            ask(&prompt, browser.as_deref());
+        })?;
+        return consented(&consent, args.json);
+    }
     let account = signin::login(&request, &mut |prompt| ask(&prompt, browser.as_deref()))?;
     if args.json {
         print_json(&serde_json::json!({ "account": account.name, "user": account.user }))?;
     } else {
         print(&welcome(&account))?;
+    }
+    Ok(exit::OK)
+}
+
+/// What somebody at the terminal enters; none where that is nothing.
+fn ask_for_application(steps: &str, mut from: impl BufRead, mut to: impl Write) -> Option<String> {
+    let mut line = String::new();
+    write!(to, "{steps}\nApplication (client) id: ").and_then(|()| to.flush()).ok()?;
+    from.read_line(&mut line).ok()?;
+    Some(line.trim().to_owned()).filter(|id| !id.is_empty())
+}
+
+fn consented(consent: &Consent, json: bool) -> Result<u8, CliError> {
+    match consent {
+        Consent::Given { tenant } if json => print_json(&serde_json::json!({ "consent": tenant }))?,
+        Consent::Given { tenant } => print(&format!("consent given: {tenant}\n"))?,
+        Consent::Asked if json => print_json(&serde_json::json!({ "consent": null }))?,
+        Consent::Asked => {}
     }
     Ok(exit::OK)
 }
@@ -166,6 +201,10 @@ fn ask(prompt: &Prompt, browser: Option<&str>) {
         Prompt::Code { code, address } => {
             format!("Open {address} in a browser and enter the code {code}\n")
         }
+        Prompt::Consent(url) => format!(
+            "An administrator opens this in a browser: {url}\nIt ends at http://localhost, where nothing answers: it \
+             was given if that address says admin_consent=True.\n"
+        ),
         Prompt::Browser(url) => {
             let opened = browser.is_some_and(|command| {
                 let mut command = Command::new(command);
@@ -197,4 +236,24 @@ fn welcome(account: &Account) -> String {
         String::new()
     };
     format!("signed in: {who}\n{next}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // S244.
+    #[test]
+    fn somebody_at_a_terminal_is_shown_the_steps_and_asked_for_the_id() {
+        let ask = |typed: &str| {
+            let mut shown = Vec::new();
+            let id = ask_for_application("steps\n", typed.as_bytes(), &mut shown);
+            (id, String::from_utf8(shown).expect("text"))
+        };
+        let (id, shown) = ask(" 1b4e28ba \n");
+        assert_eq!(id.as_deref(), Some("1b4e28ba"));
+        assert!(shown.starts_with("steps\n") && shown.ends_with("id: "), "{shown}");
+        assert_eq!(ask("\n").0, None);
+        assert_eq!(ask("").0, None);
+    }
 }

@@ -12,15 +12,13 @@ use crate::daemon::signin::{Proof, SecretSource, Signing};
 /// Flags that exclude each other, but for those about the certificate.
 #[derive(Debug, clap::Args)]
 #[group(skip)]
-#[command(
-    next_help_heading = "Without a person (one of them; SOURCE is file:PATH, credential:NAME of systemd, \
-    env:NAME, command:COMMAND, or keyvault:[ACCOUNT@]VAULT/NAME)"
-)]
+#[command(next_help_heading = "Without a person, one of")]
 pub struct Args {
-    /// The application's secret is there
+    /// The application's secret is there: file:PATH, credential:NAME (of systemd), env:NAME, command:COMMAND, or
+    /// keyvault:[ACCOUNT@]VAULT/NAME. It is read whenever a token is needed
     #[arg(long, value_name = "SOURCE", group = "proof")]
     client_secret: Option<String>,
-    /// The application's certificate and key are there: PEM or PKCS#12
+    /// The application's certificate and key are there, PEM or PKCS#12; SOURCE as above
     #[arg(long, value_name = "SOURCE", group = "proof")]
     certificate: Option<String>,
     /// The password of the certificate's key is there

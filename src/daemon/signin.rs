@@ -4,7 +4,9 @@
 //! person. Of an application that signs in without a person nothing secret is kept: [`application`].
 
 mod application;
+mod consent;
 mod loopback;
+mod register;
 
 use std::fmt;
 use std::fs;
@@ -17,6 +19,8 @@ use url::Url;
 
 use super::assemble::{self, disk_error, make_private, replace_file};
 use super::{DaemonError, exit, lifecycle};
+pub use consent::{Consent, admin_consent};
+
 pub use crate::auth::certificate::Signing;
 use crate::auth::{
     Application, AuthError, FileTokenStore, RefreshTokenSource, SignIn, StaticToken, TokenSource, TokenStore,
@@ -79,6 +83,8 @@ impl fmt::Display for Flow {
 pub enum Prompt {
     /// Open this in a browser of this machine.
     Browser(Url),
+    /// An administrator opens this in any browser.
+    Consent(Url),
     /// Enter the code at the address.
     Code {
         /// To enter.
@@ -214,13 +220,7 @@ fn write_account(state_dir: &Path, account: &Account) -> Result<(), DaemonError>
 
 /// Signs in and keeps that. Blocks until a person is done; `prompt` says what there is to do.
 pub fn login(request: &LoginRequest, prompt: &mut dyn FnMut(Prompt)) -> Result<Account, DaemonError> {
-    let mut settings = request.settings.clone();
-    let last = read_account(&settings.state_dir, &settings.account).unwrap_or_default();
-    if let Some(last) = &last
-        && settings.graph_url == MountSettings::default_graph_url()
-    {
-        (settings.graph_url, settings.login_url) = (last.graph_url.clone(), last.login_url.clone());
-    }
+    let (settings, last) = known(request);
     let settings = &settings;
     let account = wanted(request, settings, last.as_ref())?;
     make_private(&settings.state_dir.join(&settings.account))?;
@@ -234,6 +234,55 @@ pub fn login(request: &LoginRequest, prompt: &mut dyn FnMut(Prompt)) -> Result<A
     })
 }
 
+/// The account as it was, and settings that follow it.
+fn known(request: &LoginRequest) -> (MountSettings, Option<Account>) {
+    let mut settings = request.settings.clone();
+    let last = read_account(&settings.state_dir, &settings.account).unwrap_or_default();
+    if let Some(last) = &last
+        && settings.graph_url == MountSettings::default_graph_url()
+    {
+        (settings.graph_url, settings.login_url) = (last.graph_url.clone(), last.login_url.clone());
+    }
+    (settings, last)
+}
+
+/// The application that signs in: as said, as at the last time, as another person here does, or as built in.
+fn client_id(request: &LoginRequest, settings: &MountSettings, known: Option<&Account>) -> Option<String> {
+    let own = || known.map(|last| last.client_id.clone()).filter(|id| !id.is_empty());
+    if matches!(request.flow, Flow::Application(_)) {
+        return request.client_id.clone().or_else(own);
+    }
+    let others = || {
+        let mut all = accounts(&settings.state_dir).unwrap_or_default();
+        all.retain(|one| one.login_url == settings.login_url && !one.is_application());
+        all.into_iter().max_by_key(|one| one.since).map(|one| one.client_id)
+    };
+    let built_in = option_env!("ONEDRIVEFS_CLIENT_ID").map(str::to_owned);
+    request.client_id.clone().or_else(own).or_else(others).or(built_in)
+}
+
+fn needs(request: &LoginRequest) -> register::Needs {
+    let is_application = matches!(request.flow, Flow::Application(_));
+    register::Needs { is_application, read_only: request.read_only }
+}
+
+fn no_application(request: &LoginRequest) -> DaemonError {
+    let needs = needs(request);
+    let why = match needs.is_application {
+        true => "it is not said which application signs in (--client-id)",
+        false => "no application is registered for this program yet",
+    };
+    DaemonError { what: "login".into(), why: why.into(), remedy: needs.in_one_line(), exit_code: exit::USAGE }
+}
+
+/// How to register an application, step by step, where none is known for this sign-in of a person.
+pub fn steps_to_register(request: &LoginRequest) -> Option<String> {
+    let (settings, last) = known(request);
+    let known = last.as_ref().filter(|last| last.login_url == settings.login_url);
+    let is_person = !matches!(request.flow, Flow::Application(_));
+    (is_person && client_id(request, &settings, known).is_none()).then(|| needs(request).in_steps())
+}
+
 /// What the sign-in is to be for, with nothing left open.
 fn wanted(
     request: &LoginRequest,
@@ -241,20 +290,12 @@ fn wanted(
     last: Option<&Account>,
 ) -> Result<Account, DaemonError> {
     let known = last.filter(|last| last.login_url == settings.login_url);
-    let is_application = matches!(request.flow, Flow::Application(_));
-    let built_in = option_env!("ONEDRIVEFS_CLIENT_ID").filter(|_| !is_application).map(str::to_owned);
-    let known_id = known.map(|last| last.client_id.clone()).filter(|id| !id.is_empty());
-    let client_id = request.client_id.clone().or(known_id).or(built_in);
+    let client_id = client_id(request, settings, known);
     let tenant = request.tenant.clone().or(known.map(|last| last.tenant.clone()));
     let (client_id, tenant) = match &request.flow {
-        Flow::Application(proof) => application::identified(proof, client_id, tenant)?,
+        Flow::Application(proof) => application::identified(request, proof, client_id, tenant)?,
         Flow::Browser | Flow::DeviceCode => {
-            let client_id = client_id.ok_or_else(|| DaemonError {
-                what: "login".into(),
-                why: "no application is registered for this program yet".into(),
-                remedy: REGISTER.into(),
-                exit_code: exit::USAGE,
-            })?;
+            let client_id = client_id.ok_or_else(|| no_application(request))?;
             (client_id, tenant.unwrap_or("common".into()))
         }
     };
@@ -288,13 +329,6 @@ fn scope(request: &LoginRequest, settings: &MountSettings) -> String {
     if has_offline { scope } else { format!("offline_access {scope}") }
 }
 
-/// How to get an application id.
-const REGISTER: &str = "register one once, with the Azure command line: \
-    az ad app create --display-name onedrivefs --sign-in-audience AzureADandPersonalMicrosoftAccount \
-    --is-fallback-public-client true --public-client-redirect-uris http://localhost --query appId -o tsv \
-    (or at https://entra.microsoft.com, App registrations, New: any account, public client, redirect address \
-    http://localhost), then run: onedrivefs login --client-id ID (it is remembered)";
-
 async fn sign_in(
     application: &Application,
     device_code: bool,
@@ -316,7 +350,7 @@ async fn sign_in(
     let request = application.begin_in_browser(&page.address()).map_err(refused)?;
     prompt(Prompt::Browser(request.url.clone()));
     let redeem = async |code| application.redeem(&endpoint, &request, code).await;
-    let finish = page.answer(|query| request.answer(query), redeem);
+    let finish = page.answer(loopback::SIGNED_IN, |query| request.answer(query), redeem);
     match tokio::time::timeout(BROWSER_LIMIT, finish).await {
         Ok(done) => done.map_err(refused),
         Err(_) => Err(refused(AuthError::SignedOut {

@@ -237,6 +237,11 @@ impl Control {
         self.with(|s| change(&mut s.auth.applications));
     }
 
+    /// Tenant and application id of what administrators consented to.
+    pub fn consents(&self) -> Vec<(String, String)> {
+        self.with(|s| s.auth.consents.clone())
+    }
+
     /// Changes what the machine that asks is to Azure.
     pub fn machine(&self, change: impl FnOnce(&mut Machine)) {
         self.with(|s| change(&mut s.auth.machine));

@@ -62,6 +62,8 @@ pub(crate) struct Auth {
     /// Applications that may sign in without a person; none: any may.
     pub(crate) applications: Vec<Registered>,
     pub(crate) machine: Machine,
+    /// Tenant and application id of what administrators consented to.
+    pub(crate) consents: Vec<(String, String)>,
     /// What Arc's agent wrote into files and was not shown yet.
     pub(crate) arc_proofs: BTreeSet<String>,
     /// Issued by the endpoint.
@@ -89,6 +91,7 @@ impl Auth {
             applications: config.applications.clone(),
             machine: config.machine.clone(),
             arc_proofs: BTreeSet::new(),
+            consents: Vec::new(),
             issued: BTreeMap::new(),
             expired: BTreeSet::new(),
             seen: BTreeSet::new(),
@@ -264,6 +267,37 @@ impl Auth {
         };
         back.query_pairs_mut().append_pair(answer.0, &answer.1).append_pair("state", &said("state"));
         Reply::empty(302).header("location", back.to_string()).header("cache-control", "no-store")
+    }
+
+    /// GET `{tenant}/v2.0/adminconsent`: an administrator who consents at once, or declines.
+    pub(crate) fn consent(&mut self, call: &Call) -> Reply {
+        let wrong = |code: u32, words: &str| Reply::text(400, "text/html", format!("AADSTS{code}: {words}"));
+        let tenant = call.path.trim_start_matches('/').split('/').next().unwrap_or_default().to_owned();
+        let said = |key: &str| call.query.iter().find(|(name, _)| name == key).map(|(_, it)| it.clone());
+        if matches!(tenant.as_str(), "common" | "consumers") {
+            return wrong(50_194, "Only organisations have administrators.");
+        }
+        let (Some(client), Some(scope), Some(redirect)) =
+            (said("client_id"), said("scope"), said("redirect_uri"))
+        else {
+            return wrong(900_144, "The request must contain client_id, scope and redirect_uri.");
+        };
+        let back = url::Url::parse(&redirect).ok();
+        let is_loopback = |it: &url::Url| matches!(it.host_str(), Some("localhost")) && it.path() == "/";
+        let Some(mut back) = back.filter(is_loopback).filter(|_| scope.ends_with("/.default")) else {
+            return wrong(50_011, "The redirect URI or the scope does not fit.");
+        };
+        let mut pairs = back.query_pairs_mut();
+        if self.approve_devices {
+            pairs.append_pair("admin_consent", "True").append_pair("tenant", &tenant);
+            self.consents.push((tenant, client));
+        } else {
+            pairs.append_pair("error", "access_denied");
+            pairs.append_pair("error_description", "AADSTS65004: The resource owner denied the request.");
+        }
+        pairs.append_pair("state", &said("state").unwrap_or_default());
+        drop(pairs);
+        Reply::empty(302).header("location", back.to_string())
     }
 
     /// A code is for who asked for it, and good once (AADSTS54005).

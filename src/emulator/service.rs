@@ -196,6 +196,10 @@ async fn answer(shared: &Arc<Shared>, link: &Arc<Link>, call: &Call, body: Body)
         let form = transfer::form(&bytes);
         return shared.lock().auth.endpoint(call, &form).ok_or_else(ApiError::not_found);
     }
+    if call.path.ends_with("/v2.0/adminconsent") && call.method == "GET" {
+        transfer::drain(shared, link, body).await;
+        return Ok(shared.lock().auth.consent(call));
+    }
     if machine::op_name(&call.path).is_some() {
         transfer::drain(shared, link, body).await;
         return Ok(shared.lock().auth.machine(call));

@@ -6,7 +6,10 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{Account, DaemonError, Flow, endpoint, read_account, refused, token_store, write_account};
+use super::{
+    Account, DaemonError, Flow, LoginRequest, endpoint, no_application, read_account, refused, token_store,
+    write_account,
+};
 use crate::auth::secrets::Variables;
 use crate::auth::vault::Vault;
 use crate::auth::{
@@ -20,6 +23,7 @@ use crate::model::Timestamp;
 
 /// Who the application is. A managed identity is known to its machine.
 pub(super) fn identified(
+    request: &LoginRequest,
     proof: &Proof,
     client_id: Option<String>,
     tenant: Option<String>,
@@ -27,24 +31,16 @@ pub(super) fn identified(
     if matches!(proof, Proof::ManagedIdentity { .. }) {
         return Ok((String::new(), tenant.unwrap_or_default()));
     }
-    let missing = |why: &str, remedy: &str| DaemonError {
-        what: "login".into(),
-        why: why.into(),
-        remedy: remedy.into(),
-        exit_code: exit::USAGE,
-    };
-    let client_id =
-        client_id.ok_or_else(|| missing("it is not said which application signs in", REGISTER))?;
+    let client_id = client_id.ok_or_else(|| no_application(request))?;
     let tenant = tenant.filter(|tenant| !matches!(tenant.as_str(), "common" | "organizations" | "consumers"));
-    let tenant = tenant.ok_or_else(|| {
-        let why = "an application without a person signs in to one organisation";
-        missing(why, "give its id or domain: --tenant contoso.com")
+    let tenant = tenant.ok_or_else(|| DaemonError {
+        what: "login".into(),
+        why: "an application without a person signs in to one organisation".into(),
+        remedy: "give its id or domain: --tenant contoso.com".into(),
+        exit_code: exit::USAGE,
     })?;
     Ok((client_id, tenant))
 }
-
-/// How to get an application that needs no person.
-const REGISTER: &str = "give --client-id and --tenant";
 
 /// Signs in once, to see that it works, and keeps how.
 pub(super) async fn sign_in(settings: &MountSettings, mut account: Account) -> Result<Account, DaemonError> {

@@ -23,6 +23,9 @@ use crate::auth::{AuthError, Secret};
 /// So long the browser's page may take at the end.
 const GOODBYE: Duration = Duration::from_secs(1);
 
+/// What is said at the end of a sign-in.
+pub(super) const SIGNED_IN: &str = "Signed in";
+
 /// Listens where the browser will come.
 pub(super) struct Page {
     listener: TcpListener,
@@ -41,9 +44,10 @@ impl Page {
         format!("http://localhost:{}/", self.port)
     }
 
-    /// Waits for the answer that `read` finds in a query, redeems it, and shows the browser how that ended.
+    /// Waits for the answer that `read` finds in a query, redeems it, and shows the browser how that ended: `done`.
     pub async fn answer<T>(
         self,
+        done: &'static str,
         read: impl Fn(&str) -> Option<Result<Secret, AuthError>>,
         redeem: impl AsyncFnOnce(Secret) -> Result<T, AuthError>,
     ) -> Result<T, AuthError> {
@@ -61,7 +65,7 @@ impl Page {
                     Some(told) => told.await.ok(),
                     None => None,
                 };
-                Ok::<_, Infallible>(page(ended.as_ref()))
+                Ok::<_, Infallible>(page(done, ended.as_ref()))
             }
         };
         // Browsers open connections that they ask nothing on.
@@ -110,11 +114,12 @@ where
     }
 }
 
-fn page(result: Option<&Result<(), AuthError>>) -> Response<Full<Bytes>> {
+fn page(done: &str, result: Option<&Result<(), AuthError>>) -> Response<Full<Bytes>> {
     let (status, title, words) = match result {
         None => (StatusCode::NOT_FOUND, "Nothing is here", "This is not the answer to a sign-in.".to_owned()),
-        Some(Ok(())) => (StatusCode::OK, "Signed in", "You can close this page.".to_owned()),
-        Some(Err(error)) => (StatusCode::OK, "Not signed in", error.to_string()),
+        Some(Ok(())) => (StatusCode::OK, done, "You can close this page.".to_owned()),
+        Some(Err(error)) if done == SIGNED_IN => (StatusCode::OK, "Not signed in", error.to_string()),
+        Some(Err(error)) => (StatusCode::OK, "Refused", error.to_string()),
     };
     let text = format!(
         "<!doctype html><meta charset=\"utf-8\"><title>onedrivefs: {title}</title>\
