@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::observe::{DOUBTS, SWEEP};
+use super::doubts::DOUBTS;
+use super::observe::SWEEP;
 use super::{Engine, Inner, execute};
 use crate::graph::{GraphError, PushEvent};
 use crate::model::Timestamp;

@@ -4,8 +4,8 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
 use super::apply::{Source, view_of};
+use super::doubts::add_doubts;
 use super::error::{Verdict, classify};
-use super::observe::add_doubts;
 use super::{Engine, EngineError, Inner, lock, rekey};
 use crate::graph::{GraphError, Priority};
 use crate::model::{ItemId, NodeId, RemoteItem, Timestamp};

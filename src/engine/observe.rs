@@ -1,13 +1,12 @@
-//! Remote changes in: enumeration, rounds of delta, listings on demand (design 3 "Observing", 4).
+//! Remote changes in: enumeration, rounds of delta (design 3 "Observing", 4).
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::apply::{Applier, Effects, Newcomers, Seen, Source, is_being_made, is_overtaken, late};
+use super::apply::{Applier, Effects, Newcomers, Seen, Source, is_overtaken, late};
 use super::confirm::REREAD;
+use super::doubts::add_doubts;
 use super::entries::{from_json, last_of_each, to_json};
 use super::error::{Verdict, classify};
-use super::fetch::OFFLINE_PATIENCE;
 use super::missing::{For, is_rematch};
 use super::progress::{Read, Reading};
 use super::rekey::Reunion;
@@ -15,7 +14,7 @@ use super::walk::NEXT;
 use super::{Engine, EngineError, Inner, Mutant, lock};
 use crate::graph::{DeltaFrom, DeltaLink, GraphError, PageLink, Priority};
 use crate::model::{ItemId, NodeId, RemoteItem, Timestamp};
-use crate::store::{Durability, Node, NodeKind, StoreError, Tx};
+use crate::store::{Durability, StoreError, Tx};
 
 /// Where the next round begins.
 pub(super) const LINK: &str = "delta_link";
@@ -35,11 +34,6 @@ pub(super) const LAST: &str = "last_delta";
 const FIRST_SEQ: &str = "enumeration_seq";
 /// Sequence number up to which own operations do not spare an item that the enumeration did not show a look.
 pub(super) const SWEEP: &str = "sweep_seq";
-/// Items that must be read by their id before they are believed (JSON).
-pub(super) const DOUBTS: &str = "doubts";
-
-/// How often in a row an item in doubt is looked at whose answers our own changes overtake.
-const LOOKS: u32 = 3;
 
 /// Pages without an entry in a row before a round is given up and begun again later (graph-api 15.41).
 const EMPTY_PAGES: u32 = 50;
@@ -165,7 +159,7 @@ impl Engine {
     }
 
     /// The drive's root must be known before anything can hang below it.
-    async fn ensure_root(&self) -> Result<(), EngineError> {
+    pub(super) async fn ensure_root(&self) -> Result<(), EngineError> {
         if self.0.store.node(NodeId::ROOT)?.is_some_and(|root| root.remote.is_some()) {
             return Ok(());
         }
@@ -319,67 +313,6 @@ impl Engine {
         Ok(true)
     }
 
-    /// Carries effects out, then reads by id what a report alone does not prove: what is in doubt now, and what
-    /// could not be read before.
-    pub(super) async fn settle_doubts(&self, mut effects: Effects) {
-        let mut doubted: BTreeSet<ItemId> = std::mem::take(&mut effects.doubted).into_iter().collect();
-        self.0.carry_out(effects);
-        match self.meta(DOUBTS) {
-            Ok(known) => doubted.extend(doubts(known)),
-            Err(error) => tracing::warn!(%error, "items in doubt cannot be read from the store"),
-        }
-        for _ in 0..LOOKS {
-            doubted = self.look_at_doubts(doubted).await;
-            if doubted.is_empty() {
-                return;
-            }
-        }
-        // Our own changes of these items end faster than they can be looked at: they wait for the next round.
-    }
-
-    /// Looks at each once; returns those whose answer something overtook, and which are as doubtful as before.
-    async fn look_at_doubts(&self, doubted: BTreeSet<ItemId>) -> BTreeSet<ItemId> {
-        let (mut settled, mut waiting) = (BTreeMap::new(), BTreeSet::new());
-        let (mut gone, mut overtaken) = (Vec::new(), BTreeSet::new());
-        for item in doubted {
-            let sent_seq = self.0.store.sequence();
-            let Some(seen) = self.look_at(&item).await else { continue };
-            if self.is_being_made(&seen).await {
-                waiting.insert(item);
-            } else {
-                // What was moved out of a folder that is gone is seen elsewhere first.
-                if seen.deleted {
-                    gone.push((seen, sent_seq));
-                } else if self.take_in(vec![seen], Source::Direct, sent_seq).await.contains(&item) {
-                    overtaken.insert(item);
-                    continue;
-                }
-                settled.insert(item, sent_seq);
-            }
-        }
-        for (seen, sent_seq) in gone {
-            self.take_in(vec![seen], Source::Direct, sent_seq).await;
-        }
-        if settled.is_empty() && waiting.is_empty() {
-            return overtaken;
-        }
-        let inner = self.0.clone();
-        match self.0.blocking.start(move || inner.forget_doubts(settled, waiting)).await {
-            Ok(more) => overtaken.extend(more),
-            Err(error) => tracing::warn!(%error, "settled doubts stay on record; they are settled again"),
-        }
-        overtaken
-    }
-
-    async fn is_being_made(&self, item: &RemoteItem) -> bool {
-        let (inner, item) = (self.0.clone(), item.clone());
-        let look = move || inner.store.inspect(|tx| is_being_made(tx, &item));
-        self.0.blocking.start(look).await.unwrap_or_else(|error| {
-            tracing::warn!(%error, "what is being made cannot be read from the store");
-            false
-        })
-    }
-
     /// Takes descriptions in. What something overtook while it was on its way is returned, and looked at again later.
     pub(super) async fn take_in(&self, items: Vec<RemoteItem>, source: Source, sent_seq: u64) -> Vec<ItemId> {
         let mut doubted = Vec::new();
@@ -397,133 +330,6 @@ impl Engine {
         }
         self.0.wake.notify_one();
         doubted
-    }
-
-    // ---- listings on demand ----
-
-    /// Makes sure that the folder's children are known; ready at once where they are.
-    ///
-    /// A listing that was begun goes on when nobody waits for it any more: that of a large folder takes longer than a
-    /// program waits, and the next one who asks shall find it done.
-    pub async fn ensure_listed(&self, folder: NodeId) -> Result<(), EngineError> {
-        let Some(node) = self.0.store.node(folder)? else { return Err(EngineError::NotFound) };
-        if node.listed || node.kind != NodeKind::Folder || (node.remote.is_none() && folder != NodeId::ROOT) {
-            return Ok(());
-        }
-        let gate = self.0.listing_gate(folder);
-        let turn = gate.lock_owned().await;
-        let Some(node) = self.0.store.node(folder)? else { return Err(EngineError::NotFound) };
-        if node.listed {
-            return Ok(());
-        }
-        let engine = self.clone();
-        let listing = tokio::spawn(async move {
-            let result = tokio::select! {
-                result = engine.list_with_patience(&node) => result,
-                () = engine.0.stop.cancelled() => Err(EngineError::Deadline),
-            };
-            engine.0.drop_listing_gate(folder);
-            drop(turn);
-            result
-        });
-        // It ends without a result only with the runtime.
-        listing.await.unwrap_or(Err(EngineError::Deadline))
-    }
-
-    async fn list_with_patience(&self, folder: &Node) -> Result<(), EngineError> {
-        if !self.is_offline() {
-            return self.list(folder).await;
-        }
-        let begun = tokio::time::timeout(OFFLINE_PATIENCE, self.list(folder)).await;
-        begun.unwrap_or(Err(EngineError::Offline))
-    }
-
-    pub(super) async fn list(&self, node: &Node) -> Result<(), EngineError> {
-        self.ensure_root().await?;
-        let Some(view) = self.0.store.node(node.id)?.and_then(|node| node.remote.clone()) else {
-            return Ok(());
-        };
-        let sent_seq = self.0.store.sequence();
-        let mut items: BTreeMap<ItemId, RemoteItem> = BTreeMap::new();
-        let mut next = None;
-        loop {
-            let page = self
-                .0
-                .graph
-                .children(&self.0.drive.id, &view.item, next.as_ref(), Priority::Interactive)
-                .await?;
-            page.items.into_iter().for_each(|item| {
-                items.insert(item.id.clone(), item);
-            });
-            match page.next {
-                Some(link) => next = Some(link),
-                None => break,
-            }
-        }
-        let absent = self.apply_listing(node.id, items, sent_seq).await?;
-        self.settle_doubts(Effects { doubted: absent, ..Effects::default() }).await;
-        Ok(())
-    }
-
-    /// Inserts and refreshes; returns what we knew inside and the listing did not show.
-    async fn apply_listing(
-        &self,
-        folder: NodeId,
-        items: BTreeMap<ItemId, RemoteItem>,
-        sent_seq: u64,
-    ) -> Result<Vec<ItemId>, EngineError> {
-        items.values().for_each(|item| self.0.fetch.remember(item));
-        let inner = self.0.clone();
-        let (effects, absent) = self
-            .0
-            .blocking
-            .start(move || -> Result<_, StoreError> {
-                let mut applier = inner.applier();
-                let seen =
-                    Seen { source: Source::Report, sent_seq, now: Timestamp::from(inner.clock.wall()) };
-                let committed =
-                    inner.store.write_changes(Durability::Process, |tx| -> Result<_, StoreError> {
-                        items.values().try_for_each(|item| applier.apply(tx, item, seen))?;
-                        let mut absent = Vec::new();
-                        for child in tx.children(folder)? {
-                            let child = tx.node(child)?;
-                            let view = child.remote.as_ref().filter(|view| view.parent == Some(folder));
-                            absent.extend(
-                                view.filter(|view| !items.contains_key(&view.item))
-                                    .map(|view| view.item.clone()),
-                            );
-                        }
-                        tx.set_listed(folder, true)?;
-                        add_doubts(tx, &applier.effects.doubted)?;
-                        add_doubts(tx, &absent)?;
-                        Ok(absent)
-                    })?;
-                inner.sink.changed(&committed.changes);
-                Ok((applier.effects, committed.value))
-            })
-            .await?;
-        self.settle_doubts(effects).await;
-        Ok(absent)
-    }
-
-    /// Whether nothing is inside a folder that is to be deleted; what is found there is taken in.
-    pub(super) async fn is_empty_remotely(&self, node: &Node) -> Result<bool, GraphError> {
-        // What a shortcut leads to is not in it.
-        let view = node.remote.as_ref().filter(|_| node.kind != NodeKind::Shortcut);
-        let Some(view) = view else { return Ok(true) };
-        let sent_seq = self.0.store.sequence();
-        let page = self.0.graph.children(&self.0.drive.id, &view.item, None, Priority::Upload).await?;
-        let empty = page.items.is_empty();
-        if !empty {
-            // A listing may still show what was deleted moments ago.
-            let inner = self.0.clone();
-            let seen = move || inner.observe(&page.items, Source::Report, sent_seq);
-            match self.0.blocking.start(seen).await {
-                Ok(effects) => self.settle_doubts(effects).await,
-                Err(error) => tracing::error!(%error, "what is in a folder could not be recorded"),
-            }
-        }
-        Ok(empty)
     }
 }
 
@@ -588,29 +394,6 @@ impl Inner {
         Ok(applier.effects)
     }
 
-    /// Takes settled doubts, with the sequence numbers of the looks that settled them, off the record. Returns
-    /// those that our own changes overtook: they stay.
-    fn forget_doubts(
-        &self,
-        settled: BTreeMap<ItemId, u64>,
-        waiting: BTreeSet<ItemId>,
-    ) -> Result<BTreeSet<ItemId>, StoreError> {
-        self.store.write(Durability::Process, |tx| {
-            let (mut left, mut overtaken) = (doubts(tx.meta(DOUBTS)?), BTreeSet::new());
-            for (item, sent_seq) in settled {
-                if tx.by_item(&item)?.is_some_and(|node| is_overtaken(&node, sent_seq)) {
-                    left.insert(item.clone());
-                    overtaken.insert(item);
-                } else {
-                    left.remove(&item);
-                }
-            }
-            left.extend(waiting);
-            tx.set_meta(DOUBTS, to_meta(&left).as_deref())?;
-            Ok(overtaken)
-        })
-    }
-
     /// When the newest finished round was applied.
     pub(super) fn last_delta(&self) -> Option<Timestamp> {
         let text = self.store.meta(LAST).ok().flatten()?;
@@ -668,25 +451,6 @@ fn reunites(tx: &Tx<'_>) -> Result<bool, StoreError> {
 
 pub(super) fn mark(text: Option<String>) -> u64 {
     text.and_then(|text| text.parse().ok()).unwrap_or(1)
-}
-
-/// Doubts outlive the round that raised them: its link is past them.
-pub(super) fn add_doubts(tx: &mut Tx<'_>, items: &[ItemId]) -> Result<(), StoreError> {
-    if items.is_empty() {
-        return Ok(());
-    }
-    let mut known = doubts(tx.meta(DOUBTS)?);
-    known.extend(items.iter().cloned());
-    tx.set_meta(DOUBTS, to_meta(&known).as_deref())
-}
-
-fn doubts(text: Option<String>) -> BTreeSet<ItemId> {
-    text.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default()
-}
-
-fn to_meta(doubts: &BTreeSet<ItemId>) -> Option<String> {
-    let text = || serde_json::to_string(doubts).expect("plain data is always written");
-    (!doubts.is_empty()).then(text)
 }
 
 /// The poll interval while nothing fails.

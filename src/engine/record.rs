@@ -2,8 +2,8 @@
 
 use super::apply::{Applier, Effects, Seen, Source, content_key, is_rewritten, merged, view_of};
 use super::circle;
+use super::doubts::add_doubts;
 use super::execute::has_sent_content;
-use super::observe::add_doubts;
 use super::op::Send;
 use super::planner::is_swap_name;
 use super::settle::{discard_item, gone as folder_gone};

@@ -15,8 +15,9 @@ use lru::LruCache;
 use tokio::time::Instant;
 
 use super::apply::{Effects, Seen, Source, late};
+use super::doubts::add_doubts;
 use super::error::{Verdict, classify};
-use super::observe::{LAST, MARK, PAGE, PAGE_SEQ, SWEEP, add_doubts, enumerate, mark};
+use super::observe::{LAST, MARK, PAGE, PAGE_SEQ, SWEEP, enumerate, mark};
 use super::{Engine, EngineError, Inner};
 use crate::graph::{ChildrenPage, GraphError, PageLink, Priority};
 use crate::model::{ItemId, ItemKind, NodeId, Timestamp};
