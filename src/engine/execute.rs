@@ -158,10 +158,15 @@ impl Engine {
     }
 
     async fn failed(&self, node: &Node, send: &Send, error: &GraphError) -> Result<(), EngineError> {
-        let verdict = self.access_lost(send, error).await.unwrap_or_else(|| classify(error));
+        let tries = node.local.as_ref().map_or(0, |local| local.tries);
+        let verdict = match self.access_lost(send, error).await {
+            Some(lost) => lost,
+            // The folder may lie in what is to be moved by now; until that is known here both are out of sight.
+            None if tries == 0 && is_refused_move(send, error) => Verdict::Look,
+            None => classify(error),
+        };
         tracing::info!(node = %node.id, op = send.label(), %error, ?verdict, "a change was not sent");
         lock(&self.0.failures).insert(node.id, error.clone());
-        let tries = node.local.as_ref().map_or(0, |local| local.tries);
         let wait = match error {
             GraphError::Throttled { retry_after: Some(wait), .. } => *wait,
             _ => backoff(tries),
@@ -440,6 +445,10 @@ pub(super) fn has_sent_content(send: &Send, item: &RemoteItem) -> bool {
         }
         Send::Mkdir { .. } | Send::Move { .. } | Send::SetTime { .. } | Send::Delete { .. } => false,
     }
+}
+
+fn is_refused_move(send: &Send, error: &GraphError) -> bool {
+    matches!((send, error), (Send::Move { .. }, GraphError::Invalid { .. }))
 }
 
 /// 1 s, doubling to a minute.
