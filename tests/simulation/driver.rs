@@ -542,9 +542,10 @@ impl<'a> Driver<'a> {
     async fn rmdir(&mut self, path: &str) -> Done {
         let (parent, name) = self.place(path).await?;
         if let Some(ino) = self.there_is(path).await? {
-            // The answer that names its item may still be on its way.
-            if let Some(id) = self.item_of(ino).or_else(|| self.item_there(path)) {
-                self.oracle.may_go(id);
+            // The answer that names its item may still be on its way, or the request that makes it.
+            match self.item_of(ino).or_else(|| self.item_there(path)) {
+                Some(id) => self.oracle.may_go(id),
+                None => self.oracle.may_go_from(path),
             }
         }
         self.patient(self.machine.files.rmdir(ME, parent, name)).await?;

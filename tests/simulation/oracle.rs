@@ -74,6 +74,9 @@ pub struct Oracle {
     nameless: BTreeSet<Ino>,
     /// Items that another client deleted, and folders that anybody did.
     deletable: BTreeSet<String>,
+    /// Where folders were deleted that had no item yet. A request that was on its way may have made one: others put into
+    /// it what they like until it is deleted, too.
+    deleted_unmade: BTreeSet<String>,
     /// Items that somebody here deleted or replaced, with the contents that they had seen of them.
     seen_to_go: BTreeMap<String, BTreeSet<Hash>>,
     /// How often others changed the content of an item.
@@ -226,6 +229,11 @@ impl Oracle {
         self.deletable.insert(item.into());
     }
 
+    /// As [`Oracle::may_go`], of a folder that was deleted here before anybody knew its item.
+    pub fn may_go_from(&mut self, path: &str) {
+        self.deleted_unmade.insert(format!("/{path}/"));
+    }
+
     /// Somebody here deletes or replaces the item, and saw these contents of it, or did not know better.
     pub fn goes_here(&mut self, item: &str, seen: BTreeSet<Hash>) {
         self.seen_to_go.entry(item.to_owned()).or_default().extend(seen);
@@ -316,9 +324,11 @@ impl Oracle {
         false
     }
 
-    fn may_be_in_bin(&self, hash: &Hash, ids: &[String]) -> bool {
+    fn may_be_in_bin(&self, hash: &Hash, path: &str, ids: &[String]) -> bool {
         let seen = ids.first().and_then(|id| self.seen_to_go.get(id));
-        seen.is_some_and(|seen| seen.contains(hash)) || ids.iter().any(|id| self.deletable.contains(id))
+        seen.is_some_and(|seen| seen.contains(hash))
+            || ids.iter().any(|id| self.deletable.contains(id))
+            || self.deleted_unmade.iter().any(|folder| path.starts_with(folder))
     }
 
     /// Whether two contents are the same as far as a length and a quickXorHash tell: a clean copy may then be
@@ -339,7 +349,7 @@ impl Oracle {
         let in_bin = |hash: &Hash| {
             let found = remote.bin.iter().filter(|(found, _, _)| found == hash);
             found
-                .map(|(_, path, ids)| (path, self.may_be_in_bin(hash, ids)))
+                .map(|(_, path, ids)| (path, self.may_be_in_bin(hash, path, ids)))
                 .max_by_key(|(_, allowed)| *allowed)
         };
         let mut must: Vec<(&str, &Hash, &str)> = Vec::new();
