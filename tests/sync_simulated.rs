@@ -651,3 +651,23 @@ async fn a_file_that_was_moved_and_saved_since_keeps_its_item_when_its_old_name_
         assert_eq!(service.control.id_of("g"), item, "{flavour:?}");
     }
 }
+
+// S46.
+#[tokio::test(start_paused = true)]
+async fn a_file_that_was_moved_and_saved_elsewhere_since_keeps_its_item_when_its_old_name_is_used_again() {
+    for flavour in FLAVOURS {
+        let service = Service::new(flavour);
+        service.write_elsewhere("f", "old");
+        let machine = service.quiet_machine().await;
+        assert_eq!(machine.read("f").await.unwrap(), "old");
+        let item = service.control.id_of("f");
+        machine.rename("f", "g").await.unwrap();
+        machine.sync().await;
+        service.write_elsewhere("g", "theirs");
+        machine.look().await;
+        machine.write("f", "another").await;
+        machine.sync().await;
+        assert_eq!(service.tree(), [file("f", "another"), file("g", "theirs")], "{flavour:?}");
+        assert_eq!(service.control.id_of("g"), item, "{flavour:?}");
+    }
+}

@@ -351,6 +351,8 @@ impl Applier<'_> {
             Comparison::Different | Comparison::Unknown => {
                 tx.set_shown_mtime(node.id, None)?;
                 tx.content_changed(node.id);
+                // What another client saves where it is now is no backup, and missed nowhere.
+                tx.remove_former(node.id)?;
                 Ok(())
             }
         }
