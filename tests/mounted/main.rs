@@ -10,6 +10,7 @@ mod commands;
 mod directories;
 mod drives;
 mod files;
+mod huge;
 mod life;
 mod locks;
 mod names;

@@ -125,3 +125,27 @@ fn a_pin_in_one_of_several_drives_is_kept_by_a_mount_in_which_nobody_goes_there(
     mounted.control().cut();
     assert_eq!(fs::read_to_string(team.join("later.txt")).unwrap(), "later");
 }
+
+// S191. Behind a shortcut, after a remount in which nobody goes there.
+#[test]
+fn what_is_pinned_through_a_shortcut_is_kept_like_anything_else() {
+    let Some((mounted, ids)) = drives::mount("me") else { return };
+    mounted.control().add_shortcut("docs", &ids.documents, "docs").unwrap();
+    mounted.refresh();
+    let docs = mounted.path("docs");
+    let output = mounted.run(&["pin", docs.to_str().unwrap()]);
+    assert!(output.status.success() && text(&output).contains("all here"), "{}", text(&output));
+    mounted.unmount();
+    drives::put(&mounted, &ids.documents, "docs/later.txt", "later");
+    mounted.mount();
+    let is_here = || {
+        let told = json(&mounted.run(&["cache", "--json", docs.to_str().unwrap()]));
+        told.as_array().is_some_and(|drives| {
+            drives.iter().any(|drive| drive["pins"]["files"] == 2 && drive["pins"]["missing_files"] == 0)
+        })
+    };
+    assert!(until(SOON, is_here), "{}", mounted.log_tail());
+    mounted.control().cut();
+    assert_eq!(fs::read_to_string(docs.join("later.txt")).unwrap(), "later");
+    assert_eq!(fs::read_to_string(docs.join("report.txt")).unwrap(), "report");
+}
