@@ -665,6 +665,7 @@ async fn a_file_that_was_moved_and_saved_elsewhere_since_keeps_its_item_when_its
         machine.sync().await;
         service.write_elsewhere("g", "theirs");
         machine.look().await;
+        assert_eq!(machine.read("g").await.unwrap(), "theirs");
         machine.write("f", "another").await;
         machine.sync().await;
         assert_eq!(service.tree(), [file("f", "another"), file("g", "theirs")], "{flavour:?}");
