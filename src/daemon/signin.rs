@@ -1,7 +1,7 @@
 //! Accounts: signing in, signing out, and what is stored of each below the state directory.
 //!
 //! `<state>/<account>/account.json` says who and by which application; `token.json` beside it is the secret of a
-//! person. Of an application that signs in without a person nothing secret is kept: [`application`].
+//! person. Of an application that signs in without a person nothing secret is kept (`application.rs`).
 
 mod application;
 mod consent;
