@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use onedrivefs::disk::{Disk, DiskHook};
+use onedrivefs::disk::power::PowerCut;
+use onedrivefs::disk::{Call, Disk, DiskHook};
 use onedrivefs::emulator::{Edit, Fault, FaultAction, Flavour, Resync};
 use onedrivefs::store::Store;
 use onedrivefs::vfs::{Filesystem, OpenFlags};
@@ -549,6 +550,48 @@ async fn what_is_written_again_is_not_taken_for_sealed_after_a_power_cut() {
     machine.files.write(open.0, open.1, 0, b"other".to_vec().into()).await.unwrap();
     let left = durable.store();
     assert_eq!(seal(&left), Some(false));
+}
+
+/// What a power cut leaves of staged content; all else is on the disk as it was.
+#[derive(Default)]
+struct StagedUnsynced(PowerCut);
+
+impl DiskHook for StagedUnsynced {
+    fn about_to(&self, path: &Path, call: Call<'_>) {
+        if path.components().any(|part| part.as_os_str() == "staging") {
+            self.0.about_to(path, call);
+        }
+    }
+}
+
+// S4.
+#[tokio::test(start_paused = true)]
+async fn what_no_longer_lay_over_a_version_before_a_power_cut_is_sent_after_it() {
+    for flavour in FLAVOURS {
+        let service = Service::new(flavour);
+        service.write_elsewhere("f", &"base".repeat(10_000));
+        let power = Arc::new(StagedUnsynced::default());
+        let machine = service.machine_of(|setup| setup.disk = Disk::with_hook(power.clone())).await;
+        machine.look().await;
+        let cut = service.control.cut();
+        let open = machine.open("f", OpenFlags::READ_WRITE).await.unwrap();
+        machine.files.write(open.0, open.1, 0, b"ours".to_vec().into()).await.unwrap();
+        machine.files.fsync(open.0, open.1, false).await.unwrap();
+        machine.close(open).await.unwrap();
+        // From here on nothing is synced.
+        machine.write("f", "all of it is new").await;
+        machine.rename("f", "f.old").await.unwrap();
+        machine.write("f", "saved").await;
+        machine.crash();
+        power.0.cut(None).unwrap();
+        service.control.remove_fault(cut);
+        let machine = service.machine_of(|setup| setup.staging.boot = "another".into()).await;
+        machine.sync().await;
+        tokio::time::sleep(Duration::from_secs(600)).await;
+        let status = machine.engine.status().await.unwrap();
+        assert_eq!((status.pending, status.parked), (0, 0), "{flavour:?} {:?}", status.waiting);
+        assert!(machine.list("").await.contains(&"f.old".to_owned()), "{:?}", machine.list("").await);
+    }
 }
 
 /// Fails the syncs of the store while it is told to.

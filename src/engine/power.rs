@@ -7,8 +7,8 @@
 use super::Inner;
 use super::conflict::local_placed;
 use super::recover::RecoverError;
-use crate::content::{StagingError, StagingId, Trust};
-use crate::model::Timestamp;
+use crate::content::{BaseKind, Piece, StagingError, StagingId, Trust};
+use crate::model::{ByteRange, Timestamp};
 use crate::store::{Durability, LocalView, Node, Power, StoreError, Tx};
 
 /// The boot of the machine in which the newest run began.
@@ -64,7 +64,12 @@ impl Inner {
             return Ok(());
         };
         let Some(content) = local.content else { return Ok(()) };
-        let rest = self.rest_of(content)?;
+        let rest = match self.rest_of(content)? {
+            rest @ (Rest::Whole | Rest::Part) if node.remote.is_none() && node.base.is_none() => {
+                if self.forget_base(content)? { Rest::Part } else { rest }
+            }
+            rest => rest,
+        };
         let now = Timestamp::from(self.clock.wall());
         Ok(self.store.write(Durability::Power, |tx| match rest {
             Rest::Whole => Ok(()),
@@ -80,6 +85,26 @@ impl Inner {
                 take_back(tx, node, local)
             }
         })?)
+    }
+
+    /// What the content lay over, before changes that are lost, is not known any more, and so it could never be completed:
+    /// what it does not have itself reads as zeros. False if there is nothing that it does not have.
+    fn forget_base(&self, content: u64) -> Result<bool, RecoverError> {
+        let loaded = match self.staging.load(StagingId(content)) {
+            // A broken disk, which sealing it will say.
+            Err(StagingError::NotFound(_) | StagingError::DamagedLog(_)) => return Ok(false),
+            loaded => loaded?,
+        };
+        if loaded.base != Some(BaseKind::Remote) || loaded.file.is_complete() {
+            return Ok(false);
+        }
+        for piece in loaded.file.pieces(ByteRange::new(0, loaded.file.len())) {
+            if let Piece::Base(lacking) = piece {
+                loaded.file.zero(lacking, true)?;
+            }
+        }
+        loaded.file.sync()?;
+        Ok(true)
     }
 
     fn rest_of(&self, content: u64) -> Result<Rest, RecoverError> {
