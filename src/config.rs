@@ -1,21 +1,29 @@
 //! Settings, resolved once: defaults < file < environment < flags, with units in types.
 //!
-//! Two types: [`Choices`] is what somebody said (each value may be missing, and knows nothing of the
-//! others), [`MountSettings`] is what the program needs. This module reads the configuration file and the
-//! environment it is handed; it opens nothing else.
+//! [`Choices`] is what somebody said (each value may be missing, and knows nothing of the others), [`ConfigFile`] what
+//! the file says of all, of accounts and of mounts, [`MountSettings`] what the program needs. This module reads the
+//! configuration file and the environment it is handed; it opens nothing else.
 
 mod choices;
 mod environment;
+mod file;
+#[cfg(test)]
+mod file_tests;
+mod keys;
 mod options;
+mod resolved;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use url::Url;
 
-pub use choices::{Choices, KEYS, Key};
+pub use choices::Choices;
 pub use environment::Environment;
+pub use file::{ConfigFile, Section};
+pub use keys::{ACCOUNT_KEYS, KEYS, Key, MOUNT_KEYS};
 pub use options::parse_options;
+pub use resolved::{Origin, Shown, Value};
 
 /// A setting that cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -112,7 +120,8 @@ impl MountSettings {
         built_in_url("https://login.microsoftonline.com/")
     }
 
-    /// Resolves what flags, environment and file say, in that order, over the defaults.
+    /// Resolves what flags, environment and file say, in that order, over the defaults, for a mount that the file does
+    /// not name.
     ///
     /// Reads the configuration file; a missing one is an empty one.
     pub fn resolve(
@@ -121,8 +130,16 @@ impl MountSettings {
         flags: Choices,
         environment: &Environment,
     ) -> Result<Self, ConfigError> {
-        let file = Choices::from_file(&environment.config_file())?;
-        let said = flags.over(Choices::from_environment(environment)?).over(file);
+        ConfigFile::read(environment)?.settings(None, drive, mountpoint, flags, environment)
+    }
+
+    /// What somebody said, over the defaults.
+    fn with(
+        drive: &str,
+        mountpoint: &Path,
+        said: Choices,
+        environment: &Environment,
+    ) -> Result<Self, ConfigError> {
         let invalid = |what: &str, why: &str, remedy: &str| ConfigError {
             source_name: "settings".to_owned(),
             what: what.to_owned(),

@@ -42,7 +42,10 @@ fn a_mistake_is_one_line_on_stderr_with_what_why_and_remedy() {
     let cases: &[(&[&str], i32, &str)] = &[
         (&[], 2, "a command is missing"),
         (&["moutn"], 2, "did you mean"),
+        (&["mount"], 2, "<DRIVE"),
         (&["mount", "me"], 2, "<MOUNTPOINT>"),
+        (&["mount", "--all"], 2, "add [mounts.NAME]"),
+        (&["config", "show", "plans"], 2, "there is no [mounts.plans]"),
         (&["mount", "me", "/nowhere/at/all"], 2, "give a directory that exists"),
         (&["mount", "me", mount, "-o", "alow_other"], 2, "did you mean 'allow-other'?"),
         (&["mount", "me", mount, "--graph-url", "http://example.com"], 2, "use https"),
@@ -84,7 +87,76 @@ fn a_mistake_in_the_configuration_names_the_file() {
     let output = onedrivefs(home.path(), &["mount", "me", mount.to_str().unwrap()]);
     let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(code(&output), 2, "{stderr}");
-    assert!(stderr.contains("config.toml") && stderr.contains("did you mean 'settle'?"), "{stderr}");
+    assert!(stderr.contains("config.toml:2") && stderr.contains("did you mean 'settle'?"), "{stderr}");
+}
+
+/// A home with this configuration file.
+fn configured(text: &str) -> tempfile::TempDir {
+    let home = tempfile::tempdir().unwrap();
+    let directory = home.path().join("config/onedrivefs");
+    std::fs::create_dir_all(&directory).unwrap();
+    std::fs::write(directory.join("config.toml"), text).unwrap();
+    home
+}
+
+// S281.
+#[test]
+fn the_configuration_is_checked_as_a_whole_each_mistake_on_a_line_of_its_own() {
+    let home = configured("[defaults]\nsetle = \"2s\"\n[mounts.x]\ndrive = \"a b\"\nuid = true\n");
+    let output = onedrivefs(home.path(), &["config", "check"]);
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(code(&output), 2, "{stderr}");
+    let lines: Vec<&str> = stderr.lines().collect();
+    assert_eq!(lines.len(), 3, "{stderr}");
+    for (line, words) in lines.iter().zip([":2: setle", ":5: uid", ":4: a b"]) {
+        assert!(line.starts_with("onedrivefs: ") && line.contains(words), "{stderr}");
+    }
+    let home = configured("[mounts.x]\ndrive = \"me\"\n");
+    let output = onedrivefs(home.path(), &["config", "check"]);
+    assert!(code(&output) == 0 && stdout(&output).contains("mounts: 1"), "{output:?}");
+    let path = stdout(&onedrivefs(home.path(), &["config", "path"]));
+    assert_eq!(Path::new(path.trim_end()), home.path().join("config/onedrivefs/config.toml"));
+    std::fs::remove_file(path.trim_end()).unwrap();
+    let output = onedrivefs(home.path(), &["config", "check"]);
+    assert!(code(&output) == 0 && stdout(&output).contains("no such file"), "{output:?}");
+}
+
+// S282.
+#[test]
+fn the_settings_that_hold_are_shown_with_where_each_comes_from() {
+    let home = configured("[defaults]\nsettle = \"3s\"\n[mounts.x]\ndrive = \"me\"\nuid = 7\n");
+    let all = stdout(&onedrivefs(home.path(), &["config", "show"]));
+    assert!(all.contains("[defaults]\n") && all.contains("[mounts.x]\ndrive = \"me\"  # "), "{all}");
+    let one = stdout(&onedrivefs(home.path(), &["config", "show", "x"]));
+    let ends = |key: &str, end: &str| {
+        one.lines().any(|line| line.starts_with(&format!("{key} = ")) && line.ends_with(end))
+    };
+    assert!(
+        ends("settle", "config.toml:2") && ends("uid", "config.toml:5") && ends("push", "default"),
+        "{one}"
+    );
+    let json: serde_json::Value =
+        serde_json::from_slice(&onedrivefs(home.path(), &["config", "show", "x", "--json"]).stdout).unwrap();
+    assert_eq!(json["mounts"]["x"]["uid"]["value"], 7);
+    assert_eq!(json["mounts"]["x"]["push"]["from"], "default");
+}
+
+// S285.
+#[test]
+fn login_takes_from_the_file_what_is_not_said() {
+    let home = configured(concat!(
+        "[defaults]\naccount = \"work\"\n[accounts.work]\nclient-id = \"c\"\ntenant = \"contoso.com\"\n",
+        "certificate = \"file:/nowhere/app.pem\"\ngraph-url = \"http://127.0.0.1:1\"\n",
+        "login-url = \"http://127.0.0.1:1\"\n"
+    ));
+    for arguments in [&["login"][..], &["login", "work"]] {
+        let output = onedrivefs(home.path(), arguments);
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(code(&output) == 9 && stderr.contains("/nowhere/app.pem"), "{arguments:?}: {stderr}");
+    }
+    // Another way of signing in takes the place of that of the file.
+    let output = onedrivefs(home.path(), &["login", "work", "--device-code"]);
+    assert_eq!(code(&output), 6, "{output:?}");
 }
 
 #[test]
@@ -132,6 +204,7 @@ fn completions_and_manual_pages_cover_the_commands() {
     }
     let pages = home.path().join("man1");
     assert_eq!(code(&onedrivefs(home.path(), &["man", pages.to_str().unwrap()])), 0);
+    assert!(home.path().join("man5/onedrivefs-config.toml.5").exists());
     for page in ["onedrivefs.1", "onedrivefs-mount.1", "onedrivefs-umount.1", "onedrivefs-demo.1"] {
         assert!(pages.join(page).exists(), "{page}");
     }

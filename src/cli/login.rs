@@ -7,7 +7,7 @@ use clap::ValueEnum;
 
 use super::output::{CliError, print, print_json};
 use super::{proof, settings};
-use crate::config::{Choices, Environment, MountSettings};
+use crate::config::{Choices, ConfigFile, Environment, MountSettings};
 use crate::daemon::exit;
 use crate::daemon::signin::{self, Account, Consent, Flow, LoginRequest, Prompt, Proof};
 
@@ -102,6 +102,7 @@ impl Cloud {
 
 pub fn run(args: Args) -> Result<u8, CliError> {
     let environment = Environment::of_process();
+    let args = with_file(args, &environment)?;
     let proof = args.proof.proof()?;
     let workload = match &proof {
         Some(Proof::FederatedToken { .. }) => proof::of_workload(&environment),
@@ -141,6 +142,24 @@ pub fn run(args: Args) -> Result<u8, CliError> {
         print(&welcome(&account))?;
     }
     Ok(exit::OK)
+}
+
+/// What nobody says here is as the configuration file says it of the account.
+fn with_file(mut args: Args, environment: &Environment) -> Result<Args, CliError> {
+    let file = ConfigFile::read(environment)?;
+    let flags = settings::given(&[("account", &args.account)])?;
+    let name = settings::without_mount(flags, environment)?.account;
+    let Some(account) = file.account(&name) else { return Ok(args) };
+    let word = |name: &str| account.word(name).map(ToOwned::to_owned);
+    args.client_id = args.client_id.or_else(|| word("client-id"));
+    args.tenant = args.tenant.or_else(|| word("tenant"));
+    if !args.device_code {
+        args.proof = args.proof.or(word);
+    }
+    if !args.proof.is_given() {
+        args.scopes = args.scopes.or_else(|| word("scopes"));
+    }
+    Ok(args)
 }
 
 /// What somebody at the terminal enters; none where that is nothing.

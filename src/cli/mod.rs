@@ -3,6 +3,7 @@
 mod accounts;
 mod cache;
 mod completions;
+mod config;
 mod confirm;
 mod conflicts;
 mod demo;
@@ -72,6 +73,7 @@ enum Command {
     Logout(logout::Args),
     Accounts(accounts::Args),
     Drives(drives::Args),
+    Config(config::Args),
     Demo(demo::Args),
     Emulator(Box<emulator::Args>),
     #[command(hide = true)]
@@ -115,6 +117,7 @@ fn execute(command: Command) -> Result<u8, CliError> {
         Command::Logout(args) => logout::run(&args),
         Command::Accounts(args) => accounts::run(&args),
         Command::Drives(args) => drives::run(&args),
+        Command::Config(args) => config::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Emulator(args) => emulator::run(*args),
         Command::Completions(args) => completions::run(&args, &mut Cli::command()),

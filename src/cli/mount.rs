@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::output::{CliError, changes};
 use super::{mountpoint, settings};
-use crate::config::{Choices, Environment, MountSettings, parse_options};
+use crate::config::{Choices, ConfigFile, Environment, MountSettings, Section, parse_options};
 use crate::daemon::{self, ExitReport, exit};
 
 /// Set for the process that stays behind; it reports over stdout.
@@ -23,8 +23,11 @@ const LOG_MAX: u64 = 16 << 20;
 /// 'all' shows OneDrive/, Shared with me/ and Sites/SITE/LIBRARY/. With several drives, cache-size and
 /// metadata-memory hold for each that somebody went into.
 ///
+/// A mount of the configuration file ([mounts.NAME], see onedrivefs-config.toml(5)) is given by its name; what is said
+/// here besides comes before what the file says.
+///
 /// Returns when the directory is usable and leaves a daemon that serves it.
-#[derive(Debug, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 #[command(after_help = "Examples:
   onedrivefs mount me ~/OneDrive
   onedrivefs mount me ~/OneDrive --read-only
@@ -32,9 +35,11 @@ const LOG_MAX: u64 = 16 << 20;
   onedrivefs mount me,team=contoso.sharepoint.com:/sites/Team:Plans ~/cloud
   onedrivefs mount 'b!Zk3…' /mnt/team -o allow_other,uid=1000,cache-size=50GiB
   onedrivefs mount me /mnt/one --foreground --graph-url http://127.0.0.1:8080
+  onedrivefs mount plans          [mounts.plans] of the configuration file
+  onedrivefs mount --all          all mounts of the file that say where
 
-Everything that takes a value can also be given with -o, in [defaults] of
-~/.config/onedrivefs/config.toml, or as ONEDRIVEFS_NAME in the environment;
+Everything that takes a value can also be given with -o, in the configuration
+file ('onedrivefs config path'), or as ONEDRIVEFS_NAME in the environment;
 flags win over the environment, that over the file. Further settings for -o:
 cache-size, min-free, settle, poll-interval, push, passthrough, deny-readers,
 confirm-above, request-rate, request-burst, log.
@@ -43,10 +48,14 @@ Signals: SIGTERM and SIGINT unmount, and send what is unsent for at most the
 drain-timeout; a second one ends it at once. SIGUSR1 looks for changes now.")]
 pub struct Args {
     /// Which drive: 'me', a drive's id, HOST:/sites/NAME[:LIBRARY]; 'all'; or several with commas between, each
-    /// [NAME=]DRIVE
-    drive: String,
-    /// Where to mount it: an existing directory
-    mountpoint: PathBuf,
+    /// [NAME=]DRIVE; or the name of a mount of the configuration file
+    #[arg(required_unless_present = "all")]
+    drive: Option<String>,
+    /// Where to mount it: an existing directory; of a mount of the configuration file by default what that says
+    mountpoint: Option<PathBuf>,
+    /// Mount all that the configuration file names and says where; what is mounted already stays so
+    #[arg(long, conflicts_with_all = ["drive", "mountpoint", "foreground"])]
+    all: bool,
     /// Mount options, separated by commas: the flags below by their long names, settings, and those of
     /// mount(8)
     #[arg(short = 'o', value_name = "OPTS", action = clap::ArgAction::Append)]
@@ -135,9 +144,31 @@ impl Args {
     }
 
     fn settings(&self) -> Result<MountSettings, CliError> {
-        let mountpoint = mountpoint::resolve(&self.mountpoint)?;
+        let drive = self.drive.as_deref().unwrap_or_default();
         let environment = Environment::of_process();
-        Ok(MountSettings::resolve(&self.drive, &mountpoint, self.choices()?, &environment)?)
+        let file = ConfigFile::read(&environment)?;
+        let named = match (file.mount(drive), &self.mountpoint) {
+            (Some(named), _) => Some(named),
+            (None, Some(_)) => None,
+            (None, None) => Some(file.named(drive)?),
+        };
+        let at = self.mountpoint.as_deref().or_else(|| named?.mountpoint()).ok_or_else(|| {
+            let what = format!("{}: {drive}", file.path().display());
+            CliError::new(
+                exit::USAGE,
+                what,
+                "it does not say where",
+                "add mountpoint = \"…\", or give <MOUNTPOINT>",
+            )
+        })?;
+        let mountpoint = mountpoint::resolve(at)?;
+        let drive = named.and_then(Section::drive).unwrap_or(drive);
+        Ok(file.settings(named, drive, &mountpoint, self.choices()?, &environment)?)
+    }
+
+    /// This, of the mount of the configuration file with that name.
+    fn of(&self, name: &str) -> Self {
+        Self { drive: Some(name.to_owned()), all: false, ..self.clone() }
     }
 }
 
@@ -145,13 +176,49 @@ pub fn run(args: Args) -> Result<u8, CliError> {
     if std::env::var_os(STAY_BEHIND).is_some() {
         return Ok(stay_behind(&args));
     }
+    if args.all {
+        return mount_all(&args);
+    }
     let settings = args.settings()?;
     if args.foreground {
         start_log(&settings.log);
         let report = daemon::run_mount(settings, || {})?;
         return Ok(ended(&report));
     }
-    leave_daemon(&settings)
+    leave_daemon(&settings, std::env::args_os().skip(1))
+}
+
+/// Mounts what the configuration file names; one that fails is said, and leaves the others be.
+fn mount_all(args: &Args) -> Result<u8, CliError> {
+    let file = ConfigFile::read(&Environment::of_process())?;
+    let mut names =
+        file.mounts().filter(|(_, mount)| mount.mountpoint().is_some()).map(|(name, _)| name).peekable();
+    if names.peek().is_none() {
+        let what = file.path().display();
+        let remedy = "add [mounts.NAME] with drive and mountpoint";
+        return Err(CliError::new(exit::USAGE, what, "it names no mount that says where", remedy));
+    }
+    let mut worst = exit::OK;
+    for name in names {
+        let given = std::env::args_os().skip(1).filter(|argument| argument != "--all");
+        let arguments = given.chain([OsString::from(name)]);
+        let mounted = args.of(name).settings().and_then(|settings| {
+            if daemon::mounts::is_mounted(&settings.mountpoint) {
+                return Ok(exit::OK);
+            }
+            leave_daemon(&settings, arguments)
+        });
+        match mounted {
+            Ok(_) => {}
+            Err(error) => {
+                error.print();
+                if worst == exit::OK {
+                    worst = error.exit_code;
+                }
+            }
+        }
+    }
+    Ok(worst)
 }
 
 /// What the process that stays behind says over its stdout, once.
@@ -201,7 +268,7 @@ fn ended(report: &ExitReport) -> u8 {
 }
 
 /// Starts this program again for the same mount and waits until that one is usable or has failed.
-fn leave_daemon(settings: &MountSettings) -> Result<u8, CliError> {
+fn leave_daemon(settings: &MountSettings, arguments: impl Iterator<Item = OsString>) -> Result<u8, CliError> {
     let log_path = settings.state_dir.join(&settings.account).join("daemon.log");
     let failed = |why: std::io::Error, remedy: &str| {
         CliError::new(exit::FAILURE, settings.mountpoint.display(), why, remedy)
@@ -209,7 +276,7 @@ fn leave_daemon(settings: &MountSettings) -> Result<u8, CliError> {
     let log = open_log(&log_path)
         .map_err(|error| failed(error, &format!("make {} writable", log_path.display())))?;
     let mut child = Command::new("/proc/self/exe")
-        .args(std::env::args_os().skip(1))
+        .args(arguments)
         .env(STAY_BEHIND, "1")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())

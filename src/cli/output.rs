@@ -150,8 +150,8 @@ mod tests {
         let unknown = parse(&["onedrivefs", "moutn"]);
         assert!(unknown.why.contains("unrecognized subcommand 'moutn'"), "{unknown:?}");
         assert!(unknown.remedy.contains("did you mean") && unknown.remedy.contains("mount"), "{unknown:?}");
-        let missing = parse(&["onedrivefs", "mount", "me"]);
-        assert!(missing.why.contains("MOUNTPOINT"), "{missing:?}");
+        let missing = parse(&["onedrivefs", "mount"]);
+        assert!(missing.why.contains("DRIVE"), "{missing:?}");
         assert_eq!(parse(&["onedrivefs"]).why, "a command is missing");
     }
 

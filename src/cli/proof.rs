@@ -54,6 +54,27 @@ impl From<Algorithm> for Signing {
 }
 
 impl Args {
+    /// Whether anything was said.
+    pub fn is_given(&self) -> bool {
+        let said = [&self.client_secret, &self.certificate].into_iter().any(Option::is_some);
+        said || self.managed_identity.is_some() || self.federated_token_file.is_some()
+    }
+
+    /// This, or if nothing was said, what `word` gives for each flag.
+    pub fn or(self, word: impl Fn(&str) -> Option<String>) -> Self {
+        if self.is_given() {
+            return self;
+        }
+        Self {
+            client_secret: word("client-secret"),
+            certificate: word("certificate"),
+            certificate_password: word("certificate-password"),
+            certificate_signing: None,
+            managed_identity: None,
+            federated_token_file: word("federated-token-file").map(PathBuf::from),
+        }
+    }
+
     /// What was said; none: a person signs in.
     pub fn proof(&self) -> Result<Option<Proof>, CliError> {
         if let Some(text) = &self.client_secret {

@@ -1,11 +1,11 @@
 //! What somebody said, in a file, in the environment or on the command line.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
-use serde::Deserialize;
 use url::{Host, Url};
 
+use super::keys::{KEYS, closest};
 use super::{ConfigError, Environment};
 use crate::model::units;
 
@@ -43,116 +43,12 @@ pub struct Choices {
     pub log: Option<String>,
 }
 
-/// A setting that has a name: in `[defaults]`, as `-o NAME=VALUE`, as `ONEDRIVEFS_NAME`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Key {
-    /// With hyphens; underscores are taken for them.
-    pub name: &'static str,
-    /// A value that would do.
-    pub example: &'static str,
-    /// One line on what it does.
-    pub about: &'static str,
-}
-
-const fn key(name: &'static str, example: &'static str, about: &'static str) -> Key {
-    Key { name, example, about }
-}
-
-/// Every setting that has a name.
-pub const KEYS: &[Key] = &[
-    key("read-only", "true", "nothing is changed"),
-    key("sync", "true", "close, rename, mkdir and unlink wait for the service"),
-    key("sync-timeout", "60s", "how long they wait while nothing moves; the change stays queued"),
-    key(
-        "case-insensitive",
-        "true",
-        "a name is found in other letters too; each look at a name asks the daemon",
-    ),
-    key("allow-other", "true", "other users may enter"),
-    key("uid", "1000", "owner of entries"),
-    key("gid", "1000", "group of entries"),
-    key("file-mode", "644", "permission bits of files, octal"),
-    key("dir-mode", "755", "permission bits of directories, octal"),
-    key("cache-dir", "/var/cache/onedrivefs", "where content is cached"),
-    key("state-dir", "/var/lib/onedrivefs", "where unsent data is kept"),
-    key("graph-url", "https://graph.microsoft.com", "root of the Graph service"),
-    key("login-url", "https://login.microsoftonline.com", "root of the sign-in service"),
-    key("account", "work", "whose sign-in is used"),
-    key(
-        "cache-size",
-        "20GiB",
-        "most bytes of content in a drive's cache [default: a tenth of its disk, at most 20GiB]",
-    ),
-    key("metadata-memory", "64MiB", "most bytes of memory for names and attributes"),
-    key("min-free", "2GiB", "bytes that stay free on the cache's disk"),
-    key("settle", "2s", "how long a changed file stays quiet before it is sent"),
-    key("poll-interval", "30s", "time between two looks for remote changes where none are told"),
-    key("push", "true", "be told of remote changes where the service can"),
-    key(
-        "deny-readers",
-        "tracker-extract-3:baloo_file",
-        "executables that may only read what is here, with colons between",
-    ),
-    key("passthrough", "true", "the kernel reads complete files by itself where root mounted"),
-    key("drain-timeout", "60s", "how long an unmount sends what is unsent"),
-    key("confirm-above", "1000", "old deletes that need no 'onedrivefs confirm'"),
-    key("request-rate", "10", "requests per second, sustained"),
-    key("request-burst", "600", "requests that may go out at once"),
-    key("log", "info", "which log lines are written"),
-];
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct File {
-    #[serde(default)]
-    defaults: toml::Table,
-}
-
 impl Choices {
-    /// What `[defaults]` of a configuration file says; a missing file says nothing.
-    pub fn from_file(path: &Path) -> Result<Self, ConfigError> {
-        let error = |line: Option<usize>, what: &str, why: String, remedy: &str| ConfigError {
-            source_name: line.map_or(path.display().to_string(), |line| format!("{}:{line}", path.display())),
-            what: what.to_owned(),
-            why,
-            remedy: remedy.to_owned(),
-        };
-        let text = match std::fs::read_to_string(path) {
-            Ok(text) => text,
-            Err(missing) if missing.kind() == std::io::ErrorKind::NotFound => return Ok(Self::default()),
-            Err(other) => return Err(error(None, "configuration", other.to_string(), "make it readable")),
-        };
-        let file: File = toml::from_str(&text).map_err(|wrong| {
-            let line = wrong.span().map_or(1, |span| text[..span.start].matches('\n').count() + 1);
-            error(
-                Some(line),
-                "configuration",
-                wrong.message().replace('\n', " "),
-                "see 'onedrivefs mount --help'",
-            )
-        })?;
-        let mut choices = Self::default();
-        for (name, value) in &file.defaults {
-            let line = line_of(&text, name);
-            let value = match value {
-                toml::Value::String(text) => text.clone(),
-                toml::Value::Integer(number) => number.to_string(),
-                toml::Value::Boolean(flag) => flag.to_string(),
-                other => {
-                    let why = format!("it is no single value (type: {})", other.type_str());
-                    return Err(error(line, name, why, "write a string, a whole number or true/false"));
-                }
-            };
-            choices.set(name, &value).map_err(|(why, remedy)| error(line, name, why, &remedy))?;
-        }
-        Ok(choices)
-    }
-
     /// What `ONEDRIVEFS_*` variables say; those that are no settings are left alone.
     pub fn from_environment(environment: &Environment) -> Result<Self, ConfigError> {
         let mut choices = Self::default();
         for key in KEYS {
-            let variable = format!("ONEDRIVEFS_{}", key.name.replace('-', "_").to_ascii_uppercase());
+            let variable = key.variable();
             let Some(value) = environment.variable(&variable).filter(|value| !value.is_empty()) else {
                 continue;
             };
@@ -245,19 +141,10 @@ impl Choices {
     }
 }
 
-/// The line on which a key of `[defaults]` is set.
-fn line_of(text: &str, key: &str) -> Option<usize> {
-    let sets = |line: &str| {
-        let name = line.split('=').next().unwrap_or_default().trim();
-        name.trim_matches(['"', '\'']) == key || name == format!("defaults.{key}")
-    };
-    text.lines().position(sets).map(|at| at + 1)
-}
-
 /// Why, and what to do.
-type Refusal = (String, String);
+pub(super) type Refusal = (String, String);
 
-fn refuse<T>(why: String, remedy: &str) -> Result<T, Refusal> {
+pub(super) fn refuse<T>(why: String, remedy: &str) -> Result<T, Refusal> {
     Err((why, remedy.to_owned()))
 }
 
@@ -358,40 +245,9 @@ fn unknown(name: &str) -> Refusal {
     (format!("there is no setting '{name}'"), remedy)
 }
 
-/// The candidate that is at most a third of its letters away.
-pub(super) fn closest<'a>(name: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    candidates
-        .map(|candidate| (distance(name, candidate), candidate))
-        .filter(|(distance, candidate)| *distance <= candidate.len().div_ceil(3))
-        .min_by_key(|(distance, _)| *distance)
-        .map(|(_, candidate)| candidate)
-}
-
-/// Letters to insert, delete or replace (Levenshtein).
-fn distance(one: &str, other: &str) -> usize {
-    let other: Vec<char> = other.chars().collect();
-    let mut row: Vec<usize> = (0..=other.len()).collect();
-    for (at, symbol) in one.chars().enumerate() {
-        let mut diagonal = std::mem::replace(&mut row[0], at + 1);
-        for (column, candidate) in other.iter().enumerate() {
-            let replaced = diagonal + usize::from(symbol != *candidate);
-            diagonal = row[column + 1];
-            row[column + 1] = replaced.min(diagonal + 1).min(row[column] + 1);
-        }
-    }
-    row[other.len()]
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn from_text(text: &str) -> Result<Choices, ConfigError> {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("config.toml");
-        std::fs::write(&path, text).unwrap();
-        Choices::from_file(&path)
-    }
 
     #[test]
     fn every_key_can_be_set_and_its_example_is_valid() {
@@ -415,45 +271,5 @@ mod tests {
         {
             assert!(parse_url(bad).is_err(), "{bad}");
         }
-    }
-
-    #[test]
-    fn an_unknown_key_of_the_file_is_refused_with_a_suggestion() {
-        let error = from_text("[defaults]\ncahce-size = \"1GiB\"\n").unwrap_err();
-        assert!(error.to_string().contains("did you mean 'cache-size'?"), "{error}");
-        assert!(from_text("[default]\n").is_err());
-        assert!(from_text("settle = \"2s\"\n").is_err());
-    }
-
-    #[test]
-    fn a_mistake_in_the_file_is_shown_with_its_line() {
-        let error = from_text("[defaults]\nsettle = \"2s\"\nuid = = 3\n").unwrap_err();
-        assert!(error.source_name.ends_with("config.toml:3"), "{error}");
-        for (text, line, words) in [
-            (
-                "[defaults]\n\nsetle = \"2s\"\n",
-                3,
-                ["setle", "there is no setting 'setle'", "did you mean 'settle'?"],
-            ),
-            ("[defaults]\nsync = \"maybe\"\n", 2, ["sync", "neither true nor false", "write true or false"]),
-            ("[defaults]\nuid = 1\n\"file-mode\" = \"9\"\n", 3, ["file-mode", "no permission", "octal"]),
-            ("[defaults]\nuid = [1]\n", 2, ["uid", "it is no single value", "whole number"]),
-            ("[default]\nuid = 1\n", 1, ["configuration", "unknown field `default`", "`defaults`"]),
-        ] {
-            let error = from_text(text).unwrap_err();
-            assert!(error.source_name.ends_with(&format!("config.toml:{line}")), "{error}");
-            assert!(words.iter().all(|word| error.to_string().contains(word)), "{error}");
-        }
-    }
-
-    #[test]
-    fn values_keep_their_units() {
-        let choices =
-            from_text("[defaults]\ncache_size = \"5GiB\"\nsettle = \"500ms\"\nsync = true").unwrap();
-        assert_eq!(choices.cache_size, Some(5 << 30));
-        assert_eq!(choices.settle, Some(Duration::from_millis(500)));
-        assert_eq!(choices.sync, Some(true));
-        assert!(from_text("[defaults]\nsettle = 2\n").is_err(), "a number without a unit is guesswork");
-        assert!(from_text("[defaults]\naccount = \"../x\"\n").is_err());
     }
 }

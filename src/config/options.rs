@@ -1,6 +1,7 @@
 //! `-o` lists, as `mount(8)`, `/etc/fstab` and systemd write them.
 
-use super::choices::{Choices, KEYS, closest};
+use super::choices::Choices;
+use super::keys::{KEYS, closest};
 
 /// Options that `mount(8)`, systemd or users of fstab write for others to read.
 const IGNORED: &[&str] = &[

@@ -73,6 +73,11 @@ fn asked(text: &str) -> Result<Asked, DaemonError> {
     if shown.is_empty() { Err(no_drive(text)) } else { Ok(Asked::Many(shown)) }
 }
 
+/// Whether this text is what a mount may be asked to show; asks nobody.
+pub fn check_drive(text: &str) -> Result<(), DaemonError> {
+    asked(text).map(|_| ())
+}
+
 /// `NAME=DRIVE`, or a drive alone.
 fn split_name(text: &str) -> (Option<&str>, &str) {
     match text.split_once('=') {

@@ -22,6 +22,8 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+pub use drives::check_drive;
+
 use crate::config::MountSettings;
 use crate::model::DriveType;
 
