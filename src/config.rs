@@ -22,7 +22,7 @@ pub use choices::Choices;
 pub use environment::Environment;
 pub use file::{ConfigFile, Section};
 pub use keys::{ACCOUNT_KEYS, KEYS, Key, MOUNT_KEYS};
-pub use options::parse_options;
+pub use options::{parse_options, without_unknown_options};
 pub use resolved::{Origin, Shown, Value};
 
 /// A setting that cannot be used.

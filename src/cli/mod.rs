@@ -10,6 +10,8 @@ mod demo;
 mod drives;
 mod emulator;
 mod free;
+mod helper;
+mod journal;
 mod login;
 mod logout;
 mod man;
@@ -84,16 +86,31 @@ enum Command {
 
 /// Runs the program with these arguments, the program's own name first, and returns its exit code.
 pub fn run(arguments: Vec<OsString>) -> u8 {
-    let cli = match Cli::try_parse_from(mount::as_command(arguments)) {
-        Ok(cli) => cli,
-        Err(error) => return output::usage(&error),
-    };
-    match execute(cli.command) {
+    if let Some(helper) = helper::Helper::named(&arguments) {
+        return helper::run(helper, arguments);
+    }
+    match attempt(arguments) {
         Ok(code) => code,
         Err(error) => {
             error.print();
             error.exit_code
         }
+    }
+}
+
+fn attempt(arguments: Vec<OsString>) -> Result<u8, CliError> {
+    match Cli::try_parse_from(arguments) {
+        Ok(cli) => execute(cli.command),
+        Err(error) => Ok(output::usage(&error)),
+    }
+}
+
+/// Does of `mount` everything but mount.
+fn check_mount(arguments: Vec<OsString>) -> Result<u8, CliError> {
+    match Cli::try_parse_from(arguments) {
+        Ok(Cli { command: Command::Mount(args) }) => args.settings().map(|_| exit::OK),
+        Ok(_) => Ok(exit::USAGE),
+        Err(error) => Ok(output::usage(&error)),
     }
 }
 

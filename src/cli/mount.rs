@@ -7,11 +7,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use serde::{Deserialize, Serialize};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 use super::output::{CliError, changes};
-use super::{mountpoint, settings};
+use super::{helper, journal, mountpoint, settings};
 use crate::config::{Choices, ConfigFile, Environment, MountSettings, Section, parse_options};
-use crate::daemon::{self, ExitReport, exit};
+use crate::daemon::{self, ExitReport, exit, mounts};
 
 /// Set for the process that stays behind; it reports over stdout.
 const STAY_BEHIND: &str = "ONEDRIVEFS_STAY_BEHIND";
@@ -143,7 +145,7 @@ impl Args {
         Ok(flags.over(options))
     }
 
-    fn settings(&self) -> Result<MountSettings, CliError> {
+    pub fn settings(&self) -> Result<MountSettings, CliError> {
         let drive = self.drive.as_deref().unwrap_or_default();
         let environment = Environment::of_process();
         let file = ConfigFile::read(&environment)?;
@@ -185,7 +187,8 @@ pub fn run(args: Args) -> Result<u8, CliError> {
         let report = daemon::run_mount(settings, || {})?;
         return Ok(ended(&report));
     }
-    leave_daemon(&settings, std::env::args_os().skip(1))
+    let arguments = helper::as_command(std::env::args_os().collect())?;
+    leave_daemon(&settings, arguments.into_iter().skip(1))
 }
 
 /// Mounts what the configuration file names; one that fails is said, and leaves the others be.
@@ -273,9 +276,15 @@ fn leave_daemon(settings: &MountSettings, arguments: impl Iterator<Item = OsStri
     let failed = |why: std::io::Error, remedy: &str| {
         CliError::new(exit::FAILURE, settings.mountpoint.display(), why, remedy)
     };
-    let log = open_log(&log_path)
-        .map_err(|error| failed(error, &format!("make {} writable", log_path.display())))?;
-    let mut child = Command::new("/proc/self/exe")
+    let log = if journal::is_stderr() {
+        Stdio::inherit()
+    } else {
+        let remedy = format!("make {} writable", log_path.display());
+        open_log(&log_path).map_err(|error| failed(error, &remedy))?.into()
+    };
+    // By its path, so that `ps` shows its name.
+    let program = std::env::current_exe().unwrap_or_else(|_| "/proc/self/exe".into());
+    let mut child = Command::new(program)
         .args(arguments)
         .env(STAY_BEHIND, "1")
         .stdin(Stdio::null())
@@ -288,7 +297,11 @@ fn leave_daemon(settings: &MountSettings, arguments: impl Iterator<Item = OsStri
         BufReader::new(stdout).read_line(&mut line).map_err(|error| failed(error, "see the log"))?;
     }
     match serde_json::from_str(&line) {
-        Ok(Word::Ready) => Ok(exit::OK),
+        Ok(Word::Ready) if mounts::is_mounted(&settings.mountpoint) => Ok(exit::OK),
+        Ok(Word::Ready) => {
+            let why = "it was mounted, and is not any more";
+            Err(failed(std::io::Error::other(why), &format!("see {}", log_path.display())))
+        }
         Ok(Word::Failed { what, why, remedy, exit_code }) => Err(CliError { what, why, remedy, exit_code }),
         Err(_) => {
             let why = match child.wait() {
@@ -311,46 +324,24 @@ fn open_log(path: &Path) -> std::io::Result<std::fs::File> {
     std::fs::OpenOptions::new().create(true).append(true).mode(0o600).open(path)
 }
 
-/// Log lines go to stderr, which is the daemon's log when it stays behind.
+/// Log lines go to stderr, which is the daemon's log when it stays behind; to the journal where stderr is that.
 pub fn start_log(filter: &str) {
     let filter = tracing_subscriber::EnvFilter::try_new(filter)
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    let to_terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
-    let started = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(to_terminal)
-        .try_init();
+    let journal = journal::is_stderr().then(journal::Journal::connect).and_then(Result::ok);
+    let started = match journal {
+        Some(journal) => {
+            tracing_subscriber::registry().with(filter).with(journal).try_init().map_err(Into::into)
+        }
+        None => tracing_subscriber::fmt()
+            .with_env_filter(filter)
+            .with_writer(std::io::stderr)
+            .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+            .try_init(),
+    };
     if started.is_err() {
         tracing::debug!("the log was started before");
     }
-}
-
-/// Arguments as mount(8) gives them to `/sbin/mount.onedrivefs` become those of `onedrivefs mount`.
-///
-/// mount(8) calls its helper as `mount.TYPE SPEC DIR [-sfnv] [-N NS] [-t TYPE] [-o OPTS]`.
-pub fn as_command(arguments: Vec<OsString>) -> Vec<OsString> {
-    let name = arguments.first().map(|name| Path::new(name).file_name().unwrap_or_default().to_owned());
-    let is_helper = name.is_some_and(|name| {
-        ["mount.onedrivefs", "mount.fuse.onedrivefs"].iter().any(|helper| name == *helper)
-    });
-    if !is_helper {
-        return arguments;
-    }
-    let mut command: Vec<OsString> = vec!["onedrivefs".into(), "mount".into()];
-    let mut rest = arguments.into_iter().skip(1);
-    while let Some(argument) = rest.next() {
-        match argument.to_str() {
-            Some("-t" | "-N") => drop(rest.next()),
-            Some(flags) if flags.len() > 1 && flags.starts_with('-') && is_helper_flags(flags) => {}
-            _ => command.push(argument),
-        }
-    }
-    command
-}
-
-fn is_helper_flags(flags: &str) -> bool {
-    flags[1..].bytes().all(|flag| b"sfnv".contains(&flag))
 }
 
 #[cfg(test)]
@@ -381,14 +372,5 @@ mod tests {
         assert_eq!((error.what.as_str(), error.exit_code), ("--file-mode", exit::USAGE));
         let args = parse(&["onedrivefs", "mount", "me", "/mnt", "-o", "quux"]);
         assert!(args.choices().unwrap_err().why.contains("no mount option 'quux'"));
-    }
-
-    #[test]
-    fn fstab_and_systemd_can_call_it_as_a_helper() {
-        let line = "/sbin/mount.onedrivefs me /mnt/one -sn -t onedrivefs -o rw,noauto";
-        let command = as_command(line.split(' ').map(OsString::from).collect());
-        assert_eq!(command, ["onedrivefs", "mount", "me", "/mnt/one", "-o", "rw,noauto"]);
-        let own: Vec<OsString> = ["onedrivefs", "mount", "-s"].map(OsString::from).into();
-        assert_eq!(as_command(own.clone()), own);
     }
 }

@@ -23,11 +23,15 @@ impl CliError {
         Self { what: what.to_string(), why: why.to_string(), remedy: remedy.to_string(), exit_code }
     }
 
+    /// What, why and remedy in one line.
+    pub fn line(&self) -> String {
+        format!("onedrivefs: {}: {}; {}", self.what, self.why, self.remedy).replace('\n', " ")
+    }
+
     /// Writes the one line to stderr.
     pub fn print(&self) {
-        let line = format!("onedrivefs: {}: {}; {}", self.what, self.why, self.remedy);
         // Nowhere is left to say that stderr is closed.
-        let _ = writeln!(io::stderr(), "{}", line.replace('\n', " "));
+        let _ = writeln!(io::stderr(), "{}", self.line());
     }
 }
 

@@ -45,6 +45,13 @@ pub struct Args {
     json: bool,
 }
 
+impl Args {
+    /// As umount(8) asks for it.
+    pub fn of_helper(mountpoint: PathBuf, drain_timeout: Option<Duration>, lazy: bool) -> Self {
+        Self { mountpoint, drain_timeout, lazy, json: false }
+    }
+}
+
 pub fn run(args: &Args) -> Result<u8, CliError> {
     let mountpoint = mountpoint::resolve(&args.mountpoint)?;
     // Run inside the mount, this process would be one that uses it. Where it cannot leave, that is said.

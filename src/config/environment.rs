@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// The process's user and variables, as values, so that a test can make them up.
 #[derive(Clone, Debug, Default)]
@@ -71,7 +71,10 @@ impl Environment {
     ///
     /// The last is under `/tmp`, where anybody may have made it: check its owner before use.
     pub fn runtime_dirs(&self) -> Vec<PathBuf> {
-        let own = self.path("XDG_RUNTIME_DIR").map(|path| path.join("onedrivefs"));
+        // What root mounts from a session lives on after it: its sockets are those of the system.
+        let own =
+            self.path("XDG_RUNTIME_DIR").filter(|path| self.uid != 0 || path != Path::new("/run/user/0"));
+        let own = own.map(|path| path.join("onedrivefs"));
         let usual = if self.uid == 0 {
             PathBuf::from("/run/onedrivefs")
         } else {
@@ -112,6 +115,8 @@ mod tests {
         assert_eq!(root.config_file(), PathBuf::from("/etc/onedrivefs/config.toml"));
         assert_eq!(root.state_home(), PathBuf::from("/var/lib/onedrivefs"));
         assert_eq!(root.runtime_dirs()[0], PathBuf::from("/run/onedrivefs"));
+        let session = environment(0, &[("XDG_RUNTIME_DIR", "/run/user/0")]);
+        assert_eq!(session.runtime_dirs(), root.runtime_dirs());
         let told = environment(0, &[("XDG_STATE_HOME", "/x")]);
         assert_eq!(told.state_home(), PathBuf::from("/x/onedrivefs"));
     }

@@ -17,16 +17,27 @@ const IGNORED: &[&str] = &[
     "owner",
     "group",
     "_netdev",
+    "_rnetdev",
     "silent",
     "loud",
     "default_permissions",
+    "dev",
     "nodev",
+    "suid",
     "nosuid",
+    "mand",
+    "nomand",
+    "iversion",
+    "noiversion",
+    "norelatime",
+    "nostrictatime",
+    "nolazytime",
+    "nosymfollow",
+    "symfollow",
+    "sloppy",
 ];
 /// Options the kernel acts on.
 const KERNEL: &[&str] = &[
-    "dev",
-    "suid",
     "exec",
     "noexec",
     "atime",
@@ -34,13 +45,12 @@ const KERNEL: &[&str] = &[
     "diratime",
     "nodiratime",
     "relatime",
-    "norelatime",
     "strictatime",
     "lazytime",
     "dirsync",
 ];
 /// `name=…` options that are for others to read.
-const IGNORED_VALUES: &[&str] = &["comment", "fsname", "subtype"];
+const IGNORED_VALUES: &[&str] = &["comment", "fsname", "subtype", "user", "uhelper", "helper"];
 /// Settings that are switches: the bare name means `true`.
 const SWITCHES: &[&str] = &["read-only", "sync", "case-insensitive", "allow-other"];
 
@@ -53,6 +63,17 @@ pub fn parse_options(list: &str) -> Result<Choices, String> {
         parse_option(&option, &mut choices)?;
     }
     Ok(choices)
+}
+
+/// The list without the options that nobody knows, as `mount -s` wants it.
+pub fn without_unknown_options(list: &str) -> String {
+    let mut options = split(list);
+    options.retain(|option| {
+        let name = option.split('=').next().unwrap_or(option);
+        let refused = parse_option(option, &mut Choices::default());
+        !refused.is_err_and(|message| message.starts_with(&format!("there is no mount option '{name}'")))
+    });
+    options.iter().map(|option| option.replace(',', "\\,")).collect::<Vec<_>>().join(",")
 }
 
 fn parse_option(option: &str, choices: &mut Choices) -> Result<(), String> {
@@ -126,7 +147,8 @@ mod tests {
 
     #[test]
     fn what_is_for_mount_and_systemd_is_ignored() {
-        let list = "defaults,_netdev,nofail,noauto,x-systemd.automount,x-gvfs-show,user,comment=mine,nodev";
+        let list = "defaults,_netdev,nofail,noauto,auto,users,x-systemd.automount,x-gvfs-show,user,comment=mine,\
+                    nodev,suid,user=ada,X-mount.mkdir";
         assert_eq!(parse_options(list), Ok(Choices::default()));
     }
 
@@ -148,6 +170,14 @@ mod tests {
         assert!(parse_options("quux=1").unwrap_err().contains("there is no mount option 'quux'"));
         assert!(parse_options("uid").unwrap_err().contains("needs a value"));
         assert!(parse_options("uid=root").unwrap_err().contains("'root' is no id"));
+    }
+
+    #[test]
+    fn sloppy_means_that_only_what_nobody_knows_is_left_out() {
+        assert_eq!(
+            without_unknown_options(r"ro,quux,uid=root,cache-dir=/a\,b,f=1"),
+            r"ro,uid=root,cache-dir=/a\,b"
+        );
     }
 
     #[test]

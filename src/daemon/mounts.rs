@@ -1,6 +1,7 @@
 //! What the commands may ask about mounts without a daemon behind them.
 
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use super::{DaemonError, exit};
@@ -9,6 +10,27 @@ use crate::fuse::{MountError, MountTable, Unmount, unmount};
 /// Whether a file system of ours is mounted at `path`, by the kernel's own list; asks the mount nothing.
 pub fn is_mounted(path: &Path) -> bool {
     MountTable::read().is_ok_and(|table| table.at(path).is_some_and(|mount| mount.is_ours()))
+}
+
+/// Whether an automount trap lies at `path` below what is mounted there.
+pub fn is_over_trap(path: &Path) -> bool {
+    MountTable::read().is_ok_and(|table| table.has_trap(path))
+}
+
+/// Has umount(8) call `umount.onedrivefs` for our mount at `path`: it knows a FUSE mount's helper only where that is noted in
+/// its own table, which mount(8) writes when told to mount nothing. libfuse does it so too.
+pub fn tell_umount(path: &Path) -> std::io::Result<()> {
+    let table = MountTable::read()?;
+    let Some(mount) = table.at(path).filter(|mount| mount.is_ours()) else { return Ok(()) };
+    let said = Command::new("mount")
+        .args(["--no-canonicalize", "-i", "-f", "-t", &mount.fs_type, "-o", "rw,helper=onedrivefs", "--"])
+        .args([mount.source.as_os_str(), path.as_os_str()])
+        .stdin(Stdio::null())
+        .output()?;
+    match said.status.success() {
+        true => Ok(()),
+        false => Err(std::io::Error::other(String::from_utf8_lossy(&said.stderr).trim().to_owned())),
+    }
 }
 
 /// Times that a busy mount is tried before it is said to be in use, and the pause between them: a program that is being

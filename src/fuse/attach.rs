@@ -84,6 +84,8 @@ fn mount_flag(name: &str) -> Option<MountFlags> {
         "noatime" => MountFlags::NOATIME,
         "nodiratime" => MountFlags::NODIRATIME,
         "relatime" => MountFlags::RELATIME,
+        "strictatime" => MountFlags::STRICTATIME,
+        "lazytime" => MountFlags::LAZYTIME,
         "sync" => MountFlags::SYNCHRONOUS,
         "dirsync" => MountFlags::DIRSYNC,
         _ => return None,

@@ -67,6 +67,11 @@ impl MountTable {
         current.filter(|mount| mount.mount_point == path)
     }
 
+    /// Whether a trap lies at `path`, under whatever is mounted there.
+    pub fn has_trap(&self, path: &Path) -> bool {
+        self.mounts.iter().any(|mount| mount.is_trap() && mount.mount_point == path)
+    }
+
     /// Mounts of this program, in the order in which they were made.
     pub fn ours(&self) -> impl Iterator<Item = &Mount> {
         self.mounts.iter().filter(|mount| mount.is_ours())
@@ -156,6 +161,7 @@ garbage
         assert_eq!(at("/").as_deref(), Some("ext4"));
         assert!(table.at(Path::new("/auto")).is_some_and(Mount::is_trap));
         assert_eq!(at("/over").as_deref(), Some(FS_TYPE));
+        assert!(table.has_trap(Path::new("/over")) && !table.has_trap(Path::new("/hidden")));
         assert_eq!(at("/hidden").as_deref(), Some("tmpfs"));
         assert_eq!(at("/hidden/deep"), None, "another mount lies over its parent");
         assert_eq!(at("/mnt/none"), None);
