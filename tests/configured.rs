@@ -7,7 +7,7 @@ use std::process::{Command, Output, Stdio};
 
 use mounted_support::service::Service;
 use mounted_support::{can_mount, process, text};
-use onedrivefs::emulator::Flavour;
+use onedrivefs::emulator::{EmulatorConfig, Flavour};
 
 struct User {
     home: tempfile::TempDir,
@@ -17,7 +17,12 @@ struct User {
 impl User {
     fn new() -> Self {
         let home = tempfile::Builder::new().prefix("odfs-").tempdir().expect("a directory");
-        Self { home, service: Service::start(Flavour::Business) }
+        for name in ["one", "two", "three"] {
+            std::fs::create_dir(home.path().join(name)).expect("a directory");
+        }
+        let config =
+            EmulatorConfig { flavour: Flavour::Business, others_drives: 1, ..EmulatorConfig::default() };
+        Self { home, service: Service::with(config) }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -71,9 +76,6 @@ fn mounts_of_the_file_are_made_by_name_and_all_at_once() {
         return;
     }
     let user = User::new();
-    for name in ["one", "two", "three"] {
-        std::fs::create_dir(user.path(name)).expect("a directory");
-    }
     let library = user.service.control.drive_ids()[1].clone();
     user.configure(&format!(
         "[mounts.own]\ndrive = \"me\"\nmountpoint = \"~/one\"\nfile-mode = 640\n\
@@ -105,4 +107,102 @@ fn mounts_of_the_file_are_made_by_name_and_all_at_once() {
     assert!(output.status.success(), "{}", said(&output));
     assert!(user.path("two/made").exists(), "the same drive, the same state");
     assert!(std::fs::write(user.path("two/more"), "x").is_err());
+}
+
+/// Everything that everybody may read of the mounts there are.
+fn mount_table() -> String {
+    std::fs::read_to_string("/proc/self/mountinfo").expect("it is readable")
+}
+
+// S289, S290.
+#[test]
+fn a_folder_is_mounted_by_any_of_its_addresses_and_keeps_one_state() {
+    if !can_mount() {
+        return;
+    }
+    let user = User::new();
+    user.configure("");
+    user.service.write("Work/2026/plan", b"x");
+    user.service.write("beside", b"x");
+    let one = text(&user.path("one"));
+    let mount = |drive: &str, at: &str| user.run(&["mount", drive, at]);
+    let mounted = mount("me:/Work/2026", &one);
+    assert!(mounted.status.success(), "{}", said(&mounted));
+    let names: Vec<_> =
+        std::fs::read_dir(&one).expect("it lists").map(|entry| entry.expect("read").file_name()).collect();
+    assert_eq!(names, ["plan"], "the folder is the root");
+    std::fs::write(user.path("one/made"), "made").expect("a file");
+    std::fs::remove_file(user.path("one/plan")).expect("it goes");
+    let synced = user.run(&["sync", &one]);
+    assert!(synced.status.success(), "{}", said(&synced));
+    assert_eq!(user.service.control.content("Work/2026/made").as_deref(), Some(&b"made"[..]));
+    assert_eq!(user.service.control.content("Work/2026/plan"), None);
+    assert_eq!(user.service.control.content("beside").as_deref(), Some(&b"x"[..]));
+    let status: serde_json::Value =
+        serde_json::from_slice(&user.run(&["status", "--json", &one]).stdout).expect("it is JSON");
+    let state = PathBuf::from(status["state_dir"].as_str().expect("a directory"));
+    assert!(state.join("store.sqlite").is_file(), "{status}");
+    // Another address of the same folder: the same state, which one mount has at a time.
+    let address = "https://contoso-my.sharepoint.com/personal/ann_contoso_com/_layouts/15/onedrive.aspx\
+                   ?id=%2Fpersonal%2Fann%5Fcontoso%5Fcom%2FDocuments%2FWork%2F2026";
+    let busy = mount(address, &text(&user.path("two")));
+    assert_eq!(busy.status.code(), Some(7), "{}", said(&busy));
+    assert!(user.run(&["umount", &one]).status.success());
+    let states = || {
+        let entries = std::fs::read_dir(user.path("state/onedrivefs/default")).expect("states");
+        let names = entries.map(|entry| entry.expect("read").file_name().to_string_lossy().into_owned());
+        names.filter(|name| name.starts_with("b!")).collect::<Vec<_>>()
+    };
+    let before = states();
+    assert_eq!(before.len(), 1, "{before:?}");
+    let mounted = mount(address, &one);
+    assert!(mounted.status.success(), "{}", said(&mounted));
+    assert_eq!(std::fs::read_to_string(user.path("one/made")).expect("it is here"), "made");
+    assert_eq!(states(), before);
+    assert!(user.run(&["umount", &one]).status.success());
+}
+
+// S288, S289.
+#[test]
+fn a_sharing_link_is_mounted_and_in_sight_of_nobody_and_says_when_it_has_ended() {
+    if !can_mount() {
+        return;
+    }
+    let user = User::new();
+    user.configure("");
+    let control = &user.service.control;
+    let theirs = control.drive_ids()[2].clone();
+    let edit = onedrivefs::emulator::Edit::Write { path: "Given/file".into(), content: (&b"x"[..]).into() };
+    control.edit_drive_as_other(&theirs, &edit).expect("another writes");
+    let link = control.link(&theirs, "Given").expect("a link");
+    let one = text(&user.path("one"));
+    let mounted = user.run(&["mount", &link, &one]);
+    assert!(mounted.status.success(), "{}", said(&mounted));
+    assert_eq!(std::fs::read_to_string(user.path("one/file")).expect("it is shared"), "x");
+    let secret = link.rsplit('/').next().expect("it ends so");
+    let shown =
+        [mount_table(), words(&user.run(&["status"])), words(&user.run(&["status", "--json"]))].concat();
+    assert!(shown.contains("onedrive:link\\040at\\040contoso-my.sharepoint.com"), "{shown}");
+    assert!(!shown.contains(secret), "{shown}");
+    let log = std::fs::read_to_string(user.path("state/onedrivefs/default/daemon.log")).expect("a log");
+    assert!(!log.contains(secret), "{log}");
+    assert!(user.run(&["umount", &one]).status.success());
+    control.unlink(&theirs, "Given").expect("it was there");
+    let again = format!("{link}?e=2");
+    for (drive, code, remedy) in [
+        (again.as_str(), 13, "ask for a new one"),
+        ("b!none", 11, "onedrivefs drives"),
+        ("me:/Gone", 11, "onedrivefs drives"),
+        ("group:Nobody", 11, "onedrivefs drives"),
+        ("bob@contoso.com", 12, "ask its owner"),
+    ] {
+        let refused = user.run(&["mount", drive, &one]);
+        assert_eq!(refused.status.code(), Some(code), "{drive}: {}", said(&refused));
+        assert!(said(&refused).contains(remedy) && said(&refused).lines().count() == 1, "{}", said(&refused));
+        assert!(!said(&refused).contains(secret), "{}", said(&refused));
+    }
+}
+
+fn words(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned() + &said(output)
 }

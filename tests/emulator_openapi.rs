@@ -71,11 +71,14 @@ async fn scenario(c: &Client, flavour: Flavour) {
     }
     let drive = c.get("/me/drive").await.json()["id"].as_str().unwrap().to_owned();
     let d = format!("/drives/{drive}");
-    let team = c.get("/sites/root/drive").await.json()["id"].as_str().unwrap().to_owned();
+    let team = c.get("/sites/root/drive").await.json();
+    let (group, team) = (team["owner"]["group"]["id"].as_str().unwrap(), team["id"].as_str().unwrap());
     for path in [
         d.clone(),
         format!("/me/drives/{drive}"),
         format!("/sites/root/drives/{team}"),
+        format!("/groups/{group}/drive"),
+        format!("/groups/{group}/drives"),
         format!("{d}/root"),
         format!("{d}/special"),
         format!("{d}/special/documents"),

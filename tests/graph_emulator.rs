@@ -84,7 +84,8 @@ async fn libraries_are_found_by_site_and_name() {
     })
     .await;
     let resolve = async |text: &str| {
-        world.graph.resolve_drive(&text.parse::<DriveSelector>().expect("a selector")).await
+        let address = text.parse::<DriveAddress>().expect("an address");
+        world.graph.find(&address).await.map(|found| found.drive)
     };
     let default = resolve("contoso.sharepoint.com:/sites/Team A").await.expect("the default library");
     let named = resolve("contoso.sharepoint.com:/sites/Team A:Plans & more").await.expect("by name");
@@ -92,8 +93,120 @@ async fn libraries_are_found_by_site_and_name() {
     assert_ne!(default.id, named.id);
     assert_eq!(resolve(named.id.as_str()).await.expect("by id").id, named.id);
     for absent in ["contoso.sharepoint.com:/sites/Team A:Nope", "contoso.sharepoint.com:/sites/Nope"] {
-        assert!(matches!(resolve(absent).await, Err(GraphError::NotFound { .. })), "{absent}");
+        assert!(matches!(resolve(absent).await, Err(FindError::Missing { .. })), "{absent}");
     }
+}
+
+/// A drive of one's own, one of somebody else, and a site with two libraries; a folder in each.
+async fn company() -> World {
+    let world = World::with(Flavour::Business, |config| {
+        config.others_drives = 1;
+        config.sites = vec![SiteConfig {
+            hostname: "contoso.sharepoint.com".into(),
+            path: "sites/Team".into(),
+            display_name: "Team".into(),
+            libraries: vec!["Documents".into(), "Plans & more".into()],
+        }];
+    })
+    .await;
+    for drive in world.control.drive_ids() {
+        for path in ["Work", "Work/2026 (50%)", "Work/2026 (50%)/Q1"] {
+            let edit = Edit::Mkdir { path: path.into() };
+            world.control.edit_drive_as_other(&drive, &edit).expect("a folder");
+        }
+        let edit = Edit::Write { path: "Work/file".into(), content: b"x".as_slice().into() };
+        world.control.edit_drive_as_other(&drive, &edit).expect("a file");
+    }
+    world
+}
+
+async fn found(world: &World, text: &str) -> std::result::Result<FoundDrive, FindError> {
+    let address = text.parse::<DriveAddress>().unwrap_or_else(|_| panic!("{text}"));
+    world.graph.find(&address).await
+}
+
+// S287.
+#[tokio::test(start_paused = true)]
+async fn every_way_to_write_a_drive_leads_to_the_drive_or_the_folder_that_is_meant() {
+    let world = company().await;
+    let [own, documents, plans, theirs] = world.control.drive_ids().try_into().expect("four drives");
+    let link = world.control.link(&theirs, "Work").expect("a link");
+    let below = format!("{link}:/2026 (50%)");
+    for (text, drive, folder) in [
+        ("me", &own, ""),
+        (own.as_str(), &own, ""),
+        ("ann@contoso.com", &own, ""),
+        ("me:/Work/2026 (50%)/Q1", &own, "Work/2026 (50%)/Q1"),
+        ("https://contoso-my.sharepoint.com/personal/ann_contoso_com/Documents/Work", &own, "Work"),
+        (
+            "https://contoso-my.sharepoint.com/personal/ann_contoso_com/_layouts/15/onedrive.aspx?id=%2Fpersonal%2Fann%5Fcontoso%5Fcom%2FDocuments%2FWork%2F2026%20%2850%25%29&ga=1",
+            &own,
+            "Work/2026 (50%)",
+        ),
+        ("https://contoso-my.sharepoint.com/", &own, ""),
+        ("contoso.sharepoint.com:/sites/Team", &documents, ""),
+        ("contoso.sharepoint.com:/sites/Team:/Work", &documents, "Work"),
+        ("contoso.sharepoint.com:/sites/Team:plans & more:/Work", &plans, "Work"),
+        ("https://contoso.sharepoint.com/sites/Team", &documents, ""),
+        ("https://contoso.sharepoint.com/sites/Team/Shared%20Documents", &documents, ""),
+        ("https://contoso.sharepoint.com/sites/team/shared%20documents/work", &documents, "Work"),
+        ("https://contoso.sharepoint.com/sites/Team/Documents/Work", &documents, "Work"),
+        (
+            "https://contoso.sharepoint.com/sites/Team/Plans%20%26%20more/Forms/AllItems.aspx?RootFolder=%2Fsites%2FTeam%2FPlans%20%26%20more%2FWork",
+            &plans,
+            "Work",
+        ),
+        (
+            "https://contoso.sharepoint.com/sites/Team/Plans%20%26%20more:/Work/2026 (50%)",
+            &plans,
+            "Work/2026 (50%)",
+        ),
+        ("group:Team", &documents, ""),
+        ("group:team@contoso.com:/Work", &documents, "Work"),
+        (link.as_str(), &theirs, "Work"),
+        (below.as_str(), &theirs, "Work/2026 (50%)"),
+    ] {
+        let there = found(&world, text).await.unwrap_or_else(|error| panic!("{text}: {error}"));
+        assert_eq!(there.drive.id.as_str(), drive, "{text}");
+        let expected = (!folder.is_empty()).then(|| world.control.id_in(drive, folder).expect("it is there"));
+        assert_eq!(there.folder.map(|id| id.as_str().to_owned()), expected, "{text}");
+    }
+}
+
+// S288.
+#[tokio::test(start_paused = true)]
+async fn an_address_that_leads_nowhere_says_where_it_ends() {
+    let world = company().await;
+    let theirs = world.control.drive_ids()[3].clone();
+    for (text, words) in [
+        ("me:/Work/Gone", "folder 'Gone'"),
+        ("b!none", "drive with this id"),
+        ("nobody@contoso.com", "drive of 'nobody@contoso.com'"),
+        ("group:Nobody's", "group 'Nobody's'"),
+        ("contoso.sharepoint.com:/sites/Gone", "site /sites/Gone at contoso.sharepoint.com"),
+        ("contoso.sharepoint.com:/sites/Team:Gone", "there are: Documents, Plans & more"),
+        ("https://contoso.sharepoint.com/sites/Team/Gone/x", "library at /sites/Team/Gone/x"),
+    ] {
+        let error = found(&world, text).await.expect_err(text);
+        assert!(
+            matches!(error, FindError::Missing { .. }) && error.to_string().contains(words),
+            "{text}: {error}"
+        );
+    }
+    for text in ["bob@contoso.com", theirs.as_str()] {
+        let error = found(&world, text).await.expect_err(text);
+        assert!(matches!(error, FindError::Refused { .. }), "{text}: {error}");
+    }
+    let error = found(&world, "me:/Work/file").await.expect_err("a file");
+    assert!(matches!(error, FindError::NoFolder { .. }), "{error}");
+    let link = world.control.link(&theirs, "Work/file").expect("a link");
+    let error = found(&world, &link).await.expect_err("a file");
+    assert!(matches!(error, FindError::NoFolder { .. }), "{error}");
+    let link = world.control.link(&theirs, "Work").expect("a link");
+    world.control.unlink(&theirs, "Work").expect("it was there");
+    let error = found(&world, &link).await.expect_err("it has ended");
+    assert!(matches!(error, FindError::Link { .. }), "{error}");
+    assert!(!format!("{error} {error:?}").contains("sharepoint"), "{error:?}");
 }
 
 // ---- items, listings ----

@@ -157,7 +157,7 @@ async fn the_client_works_over_sockets_as_it_does_in_process() {
     let clock = Arc::new(onedrivefs::clock::SystemClock);
     let graph = Graph::new(config, transport, tokens, clock).expect("a client");
 
-    let drive = graph.resolve_drive(&DriveSelector::Me).await.expect("a drive").id;
+    let drive = graph.own_drive().await.expect("a drive").id;
     let root = graph.root(&drive, Priority::Interactive).await.expect("a root").id;
     let target =
         UploadTarget::New { parent: root.clone(), name: "b".into(), conflict: ConflictBehavior::Fail };

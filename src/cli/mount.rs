@@ -25,6 +25,9 @@ const LOG_MAX: u64 = 16 << 20;
 /// 'all' shows OneDrive/, Shared with me/ and Sites/SITE/LIBRARY/. With several drives, cache-size and
 /// metadata-memory hold for each that somebody went into.
 ///
+/// A folder as the root of a mount has a state of its own, beside that of its drive. A sharing link gives the account
+/// access to what it leads to, as opening it in a browser does.
+///
 /// A mount of the configuration file ([mounts.NAME], see onedrivefs-config.toml(5)) is given by its name; what is said
 /// here besides comes before what the file says.
 ///
@@ -35,6 +38,8 @@ const LOG_MAX: u64 = 16 << 20;
   onedrivefs mount me ~/OneDrive --read-only
   onedrivefs mount all ~/cloud
   onedrivefs mount me,team=contoso.sharepoint.com:/sites/Team:Plans ~/cloud
+  onedrivefs mount me:/Documents/Work ~/work
+  onedrivefs mount https://contoso.sharepoint.com/sites/Team/Plans ~/plans
   onedrivefs mount 'b!Zk3…' /mnt/team -o allow_other,uid=1000,cache-size=50GiB
   onedrivefs mount me /mnt/one --foreground --graph-url http://127.0.0.1:8080
   onedrivefs mount plans          [mounts.plans] of the configuration file
@@ -49,7 +54,8 @@ confirm-above, request-rate, request-burst, log.
 Signals: SIGTERM and SIGINT unmount, and send what is unsent for at most the
 drain-timeout; a second one ends it at once. SIGUSR1 looks for changes now.")]
 pub struct Args {
-    /// Which drive: 'me', a drive's id, HOST:/sites/NAME[:LIBRARY]; 'all'; or several with commas between, each
+    /// Which drive: 'me', a drive's id, an address of the browser or a sharing link, HOST:/sites/NAME[:LIBRARY],
+    /// USER@DOMAIN, group:NAME; a folder of it with :/FOLDER after that; 'all'; or several with commas between, each
     /// [NAME=]DRIVE; or the name of a mount of the configuration file
     #[arg(required_unless_present = "all")]
     drive: Option<String>,

@@ -18,7 +18,9 @@ use crate::content::{Blocking, Cache, CacheConfig, Staging, StagingConfig};
 use crate::disk::Disk;
 use crate::engine::{ChangeSink, Engine, EngineConfig, GraphFetch, Parts, SharedFetch};
 use crate::fuse::{NotifyHandle, Passthrough};
-use crate::graph::{DriveSelector, Graph, GraphConfig, GraphError, HttpTransport, LimiterConfig};
+use crate::graph::{
+    DriveAddress, FindError, FoundDrive, Graph, GraphConfig, GraphError, HttpTransport, LimiterConfig,
+};
 use crate::model::{Drive, DriveId, DriveType, Ino, ItemId, NodeId, names};
 use crate::store::{Change, StateLock, Store, StoreError};
 use crate::vfs::forest::Entrances;
@@ -230,13 +232,16 @@ pub(super) struct KnownDrive {
     pub id: DriveId,
     pub drive_type: DriveType,
     pub name: String,
+    /// The folder of it that is meant; none: all of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub folder: Option<ItemId>,
 }
 
 /// Why it is not known which drive is meant.
 #[derive(Debug)]
 pub(super) enum NotFound {
     /// The service did not say, or refuses.
-    Service(GraphError),
+    Service(FindError),
     /// Something here is wrong.
     Here(DaemonError),
 }
@@ -255,28 +260,35 @@ fn known_as(settings: &MountSettings, name: &str) -> String {
     format!("{} {name}", settings.graph_url)
 }
 
-/// The drive that somebody calls `name`, where the service said so before.
-pub(super) fn known_drive(settings: &MountSettings, name: &str) -> Option<Drive> {
+/// What somebody calls `name`, where the service said so before.
+pub(super) fn known_drive(settings: &MountSettings, name: &str) -> Option<FoundDrive> {
     let path = known_drives(&settings.state_dir.join(&settings.account));
     let known = read_known(&path).remove(&known_as(settings, name))?;
-    let KnownDrive { id, drive_type, name } = known;
-    Some(Drive::bare(id, drive_type, name))
+    let KnownDrive { id, drive_type, name, folder } = known;
+    Some(FoundDrive { drive: Drive::bare(id, drive_type, name), folder })
 }
 
-/// The drive that somebody calls `name`; asks the service only where that was never done before.
-pub(super) async fn find_drive(shared: &Shared, name: &str) -> Result<Drive, NotFound> {
-    let selector: DriveSelector = name.parse().map_err(|_| NotFound::Here(no_drive(name)))?;
+/// What somebody calls `name`; asks the service only where that was never done before. A folder that is renamed or moved
+/// afterwards is the same folder.
+pub(super) async fn find_drive(shared: &Shared, name: &str) -> Result<FoundDrive, NotFound> {
+    let address: DriveAddress = name.parse().map_err(|_| NotFound::Here(no_drive(name)))?;
     if let Some(known) = known_drive(&shared.settings, name) {
         return Ok(known);
     }
-    let drive = shared.graph.resolve_drive(&selector).await.map_err(NotFound::Service)?;
+    let found = shared.graph.find(&address).await.map_err(NotFound::Service)?;
     let path = known_drives(&shared.account_dir);
     let mut known = read_known(&path);
-    let entry = KnownDrive { id: drive.id.clone(), drive_type: drive.drive_type, name: drive.name.clone() };
+    let FoundDrive { drive, folder } = &found;
+    let entry = KnownDrive {
+        id: drive.id.clone(),
+        drive_type: drive.drive_type,
+        name: drive.name.clone(),
+        folder: folder.clone(),
+    };
     known.insert(known_as(&shared.settings, name), entry);
     let text = serde_json::to_vec_pretty(&known).expect("plain data is always written");
     replace_file(&path, &text).map_err(|error| NotFound::Here(disk_error(&path, &error)))?;
-    Ok(drive)
+    Ok(found)
 }
 
 /// What is given for a drive is none.
@@ -284,7 +296,9 @@ pub(super) fn no_drive(name: &str) -> DaemonError {
     DaemonError {
         what: name.to_owned(),
         why: "this is not a drive".into(),
-        remedy: "give 'me', 'all', a drive's id, HOST:/sites/NAME[:LIBRARY], or several of these".into(),
+        remedy: "give 'me', 'all', a drive's id, an address of the browser, a sharing link, \
+                 HOST:/sites/NAME[:LIBRARY], USER@DOMAIN, group:NAME, or several of these"
+            .into(),
         exit_code: exit::USAGE,
     }
 }
@@ -312,7 +326,7 @@ fn safe_name(id: &str) -> String {
 }
 
 /// What the state of a drive, or of a folder of one, is called.
-fn state_name(drive: &DriveId, top: Option<&ItemId>) -> String {
+pub(super) fn state_name(drive: &DriveId, top: Option<&ItemId>) -> String {
     match top {
         None => directory_name(drive),
         // Item ids differ in case, and may hold what is not for names.
@@ -372,15 +386,38 @@ pub(super) fn store_error(path: &Path, error: &StoreError) -> DaemonError {
     DaemonError { what: path.display().to_string(), why: error.to_string(), remedy, exit_code }
 }
 
+/// Why what was asked for cannot be mounted.
+pub(super) fn find_error(settings: &MountSettings, error: &FindError) -> DaemonError {
+    let (remedy, exit_code) = match error {
+        FindError::Service(error) => return service_error(settings, error),
+        FindError::Missing { .. } => {
+            ("check how it is written; 'onedrivefs drives' lists what the account reaches", exit::NO_DRIVE)
+        }
+        FindError::Refused { is_group: true, .. } => {
+            ("sign in with --scopes that include Group.Read.All, or give the group's site", exit::NO_ACCESS)
+        }
+        FindError::Refused { .. } => ("ask its owner for access, or use another --account", exit::NO_ACCESS),
+        FindError::Link { .. } => ("open it in a browser, or ask for a new one", exit::NO_LINK),
+        FindError::NoFolder { .. } => ("give a drive or a folder", exit::USAGE),
+        FindError::Ambiguous { .. } => ("give the group's id or mail address", exit::USAGE),
+    };
+    DaemonError {
+        what: format!("drive '{}'", DriveAddress::shown(&settings.drive)),
+        why: error.to_string(),
+        remedy: remedy.into(),
+        exit_code,
+    }
+}
+
 pub(super) fn service_error(settings: &MountSettings, error: &GraphError) -> DaemonError {
     let (remedy, exit_code) = match error {
         GraphError::SignedOut { .. } => ("run 'onedrivefs login'", exit::SIGNED_OUT),
-        GraphError::NotFound { .. } => ("check the name of the drive, site or library", exit::SERVICE),
-        GraphError::AccessDenied { .. } => ("ask for access to this drive", exit::SERVICE),
+        GraphError::NotFound { .. } => ("check the name of the drive, site or library", exit::NO_DRIVE),
+        GraphError::AccessDenied { .. } => ("ask for access to this drive", exit::NO_ACCESS),
         _ => ("check the network and try again", exit::SERVICE),
     };
     DaemonError {
-        what: format!("drive '{}'", settings.drive),
+        what: format!("drive '{}'", DriveAddress::shown(&settings.drive)),
         why: error.to_string(),
         remedy: remedy.into(),
         exit_code,

@@ -8,15 +8,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::assemble::{
-    NotFound, Planted, Shared, disk_error, find_drive, is_unfinished, keep_cache_small, keep_log_short,
-    known_drive, make_private, no_drive, plant, replace_file, service_error, store_error, vfs_config,
+    NotFound, Planted, Shared, disk_error, find_drive, find_error, is_unfinished, keep_cache_small,
+    keep_log_short, known_drive, make_private, no_drive, plant, replace_file, store_error, vfs_config,
 };
 use super::{DaemonError, exit};
 use crate::auth::TokenSource;
 use crate::config::MountSettings;
 use crate::engine::Engine;
-use crate::graph::{DriveSelector, FarItem, GraphError, Priority};
-use crate::model::{Drive, DriveId, DriveType, ItemId, Timestamp, names};
+use crate::graph::{DriveAddress, FarItem, FindError, FoundDrive, GraphError, Priority, usual_type};
+use crate::model::{Drive, ItemId, Timestamp, names};
 use crate::store::StateLock;
 use crate::vfs::forest::{Catalog, Forest, Found, FoundKind, Listing, Outside, Target};
 use crate::vfs::{Invalidation, Vfs, VfsError};
@@ -27,8 +27,8 @@ pub(super) type Files = Forest<Arc<Drives>>;
 /// What a mount was asked to show.
 #[derive(Debug, PartialEq, Eq)]
 enum Asked {
-    /// One drive, which is the root.
-    One,
+    /// One drive, or a folder of one, which is the root.
+    One(String),
     /// Several, each under its name.
     Many(Vec<(String, Result<Listing, Target>)>),
 }
@@ -43,13 +43,17 @@ fn asked(text: &str) -> Result<Asked, DaemonError> {
             ("Sites".into(), Ok(Listing::Sites)),
         ]));
     }
-    let is_list = text.contains(',') || split_name(text).0.is_some();
-    if !is_list {
-        return text.parse::<DriveSelector>().map(|_| Asked::One).map_err(|_| no_drive(text));
+    let parts = cut(text);
+    let one = match parts.as_slice() {
+        [one] if !text.ends_with(',') && split_name(one).0.is_none() => Some(one),
+        _ => None,
+    };
+    if let Some(one) = one {
+        return one.parse::<DriveAddress>().map(|_| Asked::One(one.clone())).map_err(|_| no_drive(text));
     }
     let mut shown: Vec<(String, Result<Listing, Target>)> = Vec::new();
     let mut taken = BTreeSet::new();
-    for one in text.split(',').filter(|one| !one.is_empty()) {
+    for one in &parts {
         let (name, what) = split_name(one);
         let (usual, what) = match what {
             "shared" => ("Shared with me".to_owned(), Ok(Listing::Shared)),
@@ -62,7 +66,7 @@ fn asked(text: &str) -> Result<Asked, DaemonError> {
         };
         if !taken.insert(names::fold(&title)) {
             return Err(DaemonError {
-                what: one.to_owned(),
+                what: one.clone(),
                 why: format!("two of the drives would be called '{title}'"),
                 remedy: "give one of them another name: NAME=DRIVE".into(),
                 exit_code: exit::USAGE,
@@ -78,6 +82,15 @@ pub fn check_drive(text: &str) -> Result<(), DaemonError> {
     asked(text).map(|_| ())
 }
 
+/// What of a mount's drives may be shown to others: sharing links are not.
+pub(super) fn shown(text: &str) -> String {
+    let one = |part: String| match split_name(&part) {
+        (Some(name), drive) => format!("{name}={}", DriveAddress::shown(drive)),
+        (None, drive) => DriveAddress::shown(drive),
+    };
+    cut(text).into_iter().map(one).collect::<Vec<_>>().join(",")
+}
+
 /// `NAME=DRIVE`, or a drive alone.
 fn split_name(text: &str) -> (Option<&str>, &str) {
     match text.split_once('=') {
@@ -88,17 +101,23 @@ fn split_name(text: &str) -> (Option<&str>, &str) {
 }
 
 fn usual_name(drive: &str) -> Result<String, DaemonError> {
-    Ok(match drive.parse::<DriveSelector>().map_err(|_| no_drive(drive))? {
-        DriveSelector::Me => "OneDrive".into(),
-        DriveSelector::Id(id) => id.as_str().to_owned(),
-        DriveSelector::Site { host, path, library } => {
-            let site = path.rsplit('/').next().filter(|part| !part.is_empty()).unwrap_or(&host).to_owned();
-            match library {
-                Some(library) => format!("{site} - {library}"),
-                None => site,
-            }
+    Ok(drive.parse::<DriveAddress>().map_err(|_| no_drive(drive))?.usual_name())
+}
+
+/// Cuts at commas; one that belongs to a name is written `\,`.
+fn cut(text: &str) -> Vec<String> {
+    let mut parts = vec![String::new()];
+    let mut symbols = text.chars().peekable();
+    while let Some(symbol) = symbols.next() {
+        let current = parts.last_mut().expect("the list begins with one part");
+        match symbol {
+            '\\' if symbols.peek() == Some(&',') => current.extend(symbols.next()),
+            ',' => parts.push(String::new()),
+            other => current.push(other),
         }
-    })
+    }
+    parts.retain(|part| !part.is_empty());
+    parts
 }
 
 /// Builds the drives of a mount.
@@ -155,14 +174,14 @@ pub(super) async fn assemble(
         Forest::new(Arc::clone(&drives), vfs_config(settings, 0), catalog, entrances, born)
     };
     let files = match asked {
-        Asked::One => {
-            let drive = find_drive(&shared, &settings.drive).await.map_err(|error| match error {
-                NotFound::Service(error) => service_error(settings, &error),
+        Asked::One(name) => {
+            let found = find_drive(&shared, &name).await.map_err(|error| match error {
+                NotFound::Service(error) => find_error(settings, &error),
                 NotFound::Here(error) => error,
             })?;
             let known = drives.kept()?;
-            let files = grow(known.unwrap_or_else(|| Catalog::of_drive(target_of(&drive))));
-            let planted = plant(&shared, 0, drive, None)?;
+            let files = grow(known.unwrap_or_else(|| Catalog::of_drive(target_of_found(&found))));
+            let planted = plant(&shared, 0, found.drive, found.folder)?;
             files.put(0, drives.take(planted));
             files
         }
@@ -245,8 +264,10 @@ impl Drives {
         let catalog = files.catalog();
         let closed = catalog.targets().filter(|(slot, _)| !open.contains(slot));
         let unsent = closed.filter(|(_, target)| match target {
-            Target::Named(name) => known_drive(&self.shared.settings, name)
-                .is_some_and(|drive| is_unfinished(&self.shared, &self.shared.state_of(&drive.id, None))),
+            Target::Named(name) => known_drive(&self.shared.settings, name).is_some_and(|found| {
+                let state = self.shared.state_of(&found.drive.id, found.folder.as_ref());
+                is_unfinished(&self.shared, &state)
+            }),
             Target::Drive { id, .. } => is_unfinished(&self.shared, &self.shared.state_of(id, None)),
             Target::Folder { drive, item, .. } => {
                 is_unfinished(&self.shared, &self.shared.state_of(drive, Some(item)))
@@ -314,15 +335,35 @@ fn target_of(drive: &Drive) -> Target {
     Target::Drive { id: drive.id.clone(), drive_type: drive.drive_type, name: drive.name.clone() }
 }
 
+fn target_of_found(found: &FoundDrive) -> Target {
+    let drive = &found.drive;
+    match &found.folder {
+        None => target_of(drive),
+        Some(item) => Target::Folder {
+            drive: drive.id.clone(),
+            drive_type: drive.drive_type,
+            item: item.clone(),
+            name: drive.name.clone(),
+        },
+    }
+}
+
 fn target_of_folder(far: FarItem) -> Target {
     let FarItem { drive, drive_type, item, name, .. } = far;
-    let drive_type = drive_type.unwrap_or_else(|| guessed_type(&drive));
+    let drive_type = drive_type.unwrap_or_else(|| usual_type(&drive));
     Target::Folder { drive, drive_type, item, name }
 }
 
-/// The form of an id tells (graph-api 2.2), where the service does not.
-fn guessed_type(drive: &DriveId) -> DriveType {
-    if drive.as_str().starts_with("b!") { DriveType::Business } else { DriveType::Personal }
+/// What a program is told of an address that leads nowhere.
+fn told_found(error: &FindError) -> VfsError {
+    tracing::warn!(%error, "a drive cannot be shown");
+    match error {
+        FindError::Service(error) => VfsError::from(error),
+        FindError::Missing { .. } | FindError::Link { .. } => VfsError::NotFound,
+        FindError::Refused { .. } => VfsError::AccessDenied,
+        FindError::NoFolder { .. } => VfsError::NotSupported,
+        FindError::Ambiguous { .. } => VfsError::Invalid,
+    }
 }
 
 /// What a program is told of a drive that could not be put together; the log has the rest.
@@ -352,13 +393,13 @@ impl Outside for Arc<Drives> {
             Target::Named(name) => {
                 let found = async {
                     find_drive(&self.shared, &name).await.map_err(|error| match error {
-                        NotFound::Service(error) => VfsError::from(&error),
+                        NotFound::Service(error) => told_found(&error),
                         NotFound::Here(error) => told(&error),
                     })
                 };
-                let drive = self.patiently(found).await?;
-                let target = target_of(&drive);
-                (drive, None, target)
+                let found = self.patiently(found).await?;
+                let target = target_of_found(&found);
+                (found.drive, found.folder, target)
             }
             Target::Drive { ref id, drive_type, ref name } => {
                 (Drive::bare(id.clone(), drive_type, name.clone()), None, target)
@@ -391,8 +432,12 @@ mod tests {
 
     #[test]
     fn a_mount_shows_one_drive_all_or_a_list_with_names() {
-        assert_eq!(asked("me"), Ok(Asked::One));
-        assert_eq!(asked("contoso.sharepoint.com:/sites/Team:A=B"), Ok(Asked::One));
+        for one in
+            ["me", "contoso.sharepoint.com:/sites/Team:A=B", "https://contoso.sharepoint.com/sites/T?id=%2Fa"]
+        {
+            assert_eq!(asked(one), Ok(Asked::One(one.into())));
+        }
+        assert_eq!(asked(r"me:/Plans\, old"), Ok(Asked::One("me:/Plans, old".into())));
         let names = |text: &str| match asked(text) {
             Ok(Asked::Many(shown)) => shown.into_iter().map(|(name, _)| name).collect::<Vec<_>>(),
             other => panic!("{text}: {other:?}"),

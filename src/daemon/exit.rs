@@ -22,6 +22,12 @@ pub const SYSTEM: u8 = 8;
 pub const SECRET: u8 = 9;
 /// The sign-in service refuses the application.
 pub const APPLICATION: u8 = 10;
+/// The service knows no such drive, site, library or folder.
+pub const NO_DRIVE: u8 = 11;
+/// The account may not see the drive.
+pub const NO_ACCESS: u8 = 12;
+/// A sharing link leads nowhere any more.
+pub const NO_LINK: u8 = 13;
 
 /// Every code with its meaning, for `--help` and the documentation.
 pub const TABLE: &[(u8, &str)] = &[
@@ -36,4 +42,7 @@ pub const TABLE: &[(u8, &str)] = &[
     (SYSTEM, "this system cannot mount: FUSE or a permission is missing"),
     (SECRET, "a secret or a certificate cannot be read, or can no longer be used"),
     (APPLICATION, "the sign-in service refuses the application: its id, tenant, secret or certificate"),
+    (NO_DRIVE, "the service knows no such drive, site, library, group or folder"),
+    (NO_ACCESS, "the account may not see the drive, site or folder"),
+    (NO_LINK, "a sharing link has expired, was taken back, or is not for this account"),
 ];

@@ -235,7 +235,7 @@ impl Handler {
         if is_all {
             all.drive = Some(drive);
             all.reading = status.reading.map(reading);
-            all.state_dir = WirePath(self.drives.shared.state_of(&engine.drive().id, None));
+            all.state_dir = WirePath(self.drives.shared.state_of(&engine.drive().id, engine.top()));
         }
     }
 }

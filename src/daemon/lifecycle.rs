@@ -10,7 +10,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::control::Server;
-use super::drives::{Assembled, Drives, Files, assemble};
+use super::drives::{Assembled, Drives, Files, assemble, shown};
 use super::handler::{DrainLimit, Handler};
 use super::{DaemonError, ExitReport, exit, report};
 use crate::auth::TokenSource;
@@ -168,8 +168,8 @@ fn start_mount(
 ) -> Result<Arc<MountedSession>, DaemonError> {
     let options = MountOptions {
         mountpoint: settings.mountpoint.clone(),
-        // A list may be longer than the kernel takes.
-        source: format!("onedrive:{}", settings.drive.chars().take(200).collect::<String>()),
+        // Everybody can read it, and a list may be longer than the kernel takes.
+        source: format!("onedrive:{}", shown(&settings.drive).chars().take(200).collect::<String>()),
         read_only: settings.read_only,
         allow_other: settings.allow_other,
         extra: settings.kernel_options.clone(),

@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::{DaemonError, assemble, lifecycle, signin};
 use crate::clock::{Clock, SystemClock};
 use crate::config::MountSettings;
-use crate::graph::{DriveSelector, Graph, GraphError};
+use crate::graph::{Graph, GraphError};
 use crate::model::{Drive, DriveType, Quota};
 
 /// Sites whose libraries are asked for at once.
@@ -61,7 +61,7 @@ pub fn reach(mut settings: MountSettings) -> Result<Reach, DaemonError> {
 
 /// What only a person has.
 async fn personal(graph: &Graph, reach: &mut Reach, settings: &MountSettings) -> Result<(), DaemonError> {
-    match graph.resolve_drive(&DriveSelector::Me).await {
+    match graph.own_drive().await {
         Ok(drive) => reach.drives.push(reachable("OneDrive".into(), "me".into(), drive)),
         Err(error) => reach.untold("its own drive", error, settings)?,
     }

@@ -29,7 +29,7 @@ pub use crate::auth::{Proof, SecretSource};
 use crate::clock::{Clock, SystemClock};
 use crate::config::MountSettings;
 use crate::disk::Disk;
-use crate::graph::{DriveSelector, GraphError, HttpTransport, TransportTokenEndpoint};
+use crate::graph::{GraphError, HttpTransport, TransportTokenEndpoint};
 use crate::model::{Drive, Timestamp};
 
 /// So long a browser is waited for: the service's code does not live longer (graph-api 1.4).
@@ -368,7 +368,7 @@ async fn keep(
     let tokens = Arc::new(StaticToken::new(signed_in.access.expose()));
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let graph = assemble::graph(settings, tokens, &clock)?;
-    let own = match graph.resolve_drive(&DriveSelector::Me).await {
+    let own = match graph.own_drive().await {
         Ok(drive) => Some(drive),
         // An account without a drive of its own may still reach others'.
         Err(GraphError::NotFound { .. } | GraphError::AccessDenied { .. }) => None,
@@ -387,7 +387,7 @@ async fn keep(
 fn check_same_drive(settings: &MountSettings, own: Option<&Drive>) -> Result<(), DaemonError> {
     let known = assemble::known_drive(settings, "me");
     match (known, own) {
-        (Some(known), Some(own)) if known.id.canonical() != own.id.canonical() => Err(DaemonError {
+        (Some(known), Some(own)) if known.drive.id.canonical() != own.id.canonical() => Err(DaemonError {
             what: format!("account '{}'", settings.account),
             why: "its state belongs to the drive of somebody else than who signed in now".into(),
             remedy: "sign in as the same person, or give this one a name: onedrivefs login NAME".into(),
@@ -425,7 +425,8 @@ pub(super) fn is_application(settings: &MountSettings) -> bool {
 
 /// Of an application no own drive can be mounted.
 pub(super) fn check_own_drive(settings: &MountSettings) -> Result<(), DaemonError> {
-    if settings.drive != "me" || !is_application(settings) {
+    let is_own = settings.drive == "me" || settings.drive.starts_with("me:");
+    if !is_own || !is_application(settings) {
         return Ok(());
     }
     Err(DaemonError {

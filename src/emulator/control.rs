@@ -8,7 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::applications::Registered;
 use super::config::Switches;
@@ -342,6 +342,32 @@ impl Control {
         })
     }
 
+    /// Makes a sharing link to something in a drive.
+    pub fn link(&self, drive_id: &str, path: &str) -> Result<String, String> {
+        let act = Act { now: self.now(), by: OTHER };
+        self.with(|s| {
+            let at = s.drive_by_id(drive_id).map_err(|e| e.code.into_owned())?;
+            let slot = find(&s.drives[at], path).ok_or("itemNotFound")?;
+            let url = s.share_url(at, slot, "f");
+            let link = json!({"type": "edit", "scope": "organization", "webUrl": url});
+            let permission = json!({"id": "link", "roles": ["write"], "link": link});
+            s.add_permission(at, slot, "organization", permission, act);
+            Ok(url)
+        })
+    }
+
+    /// The links to something in a drive end, and what was redeemed by them.
+    pub fn unlink(&self, drive_id: &str, path: &str) -> Result<(), String> {
+        self.with(|s| {
+            let at = s.drive_by_id(drive_id).map_err(|e| e.code.into_owned())?;
+            let slot = find(&s.drives[at], path).ok_or("itemNotFound")?;
+            let extra = s.drives[at].tree.node_mut(slot).extra_mut();
+            (extra.shared, extra.shared_with_me) = (None, false);
+            extra.permissions.clear();
+            Ok(())
+        })
+    }
+
     /// A drive is deleted with all that is in it.
     pub fn delete_drive(&self, drive_id: &str) -> Result<(), String> {
         self.with(|s| {
@@ -411,6 +437,14 @@ impl Control {
     /// The id of an item of the user's drive.
     pub fn id_of(&self, path: &str) -> Option<String> {
         self.with(|s| Some(s.drives[0].ids.item_id(find(&s.drives[0], path)?)))
+    }
+
+    /// The id of an item of a drive.
+    pub fn id_in(&self, drive_id: &str, path: &str) -> Option<String> {
+        self.with(|s| {
+            let drive = &s.drives[s.drive_by_id(drive_id).ok()?];
+            Some(drive.ids.item_id(find(drive, path)?))
+        })
     }
 
     /// Ids of all drives, the user's first.

@@ -10,7 +10,7 @@ use super::flavour::Flavour;
 use super::http::{Call, Reply};
 use super::render::{Renderer, escape};
 use super::route::{Base, ItemAddr, Route, SiteAddr, Start, function};
-use super::state::{ME, Site, State};
+use super::state::{Identity, ME, Site, State};
 use super::time::{Fraction, rfc3339};
 use super::tree::{ROOT, Slot};
 
@@ -56,7 +56,10 @@ impl State {
                 Some(addr) => self.on_item(call, at, addr, &route.tail, payload, act),
                 None => self.on_drive(call, at, &route.tail),
             },
-            None => self.on_collection(call, route),
+            None => match &route.base {
+                Base::Shared(token) if call.method == "GET" => self.shared(call, token, &route.tail),
+                _ => self.on_collection(call, route),
+            },
         }
     }
 
@@ -66,10 +69,7 @@ impl State {
             Base::MyDrive => 0,
             Base::Drive(id) => self.drive_by_id(id)?,
             Base::UserDrive(user) => self.user(user)?,
-            Base::GroupDrive(_) => {
-                let first = self.sites.first().and_then(|s| s.drives.first());
-                *first.ok_or_else(ApiError::not_found)?
-            }
+            Base::GroupDrive(group) => *self.group(group)?.drives.first().ok_or_else(ApiError::not_found)?,
             Base::SiteDrive(addr) => {
                 let first = self.site(addr)?.drives.first();
                 *first.ok_or_else(ApiError::not_found)?
@@ -79,9 +79,48 @@ impl State {
     }
 
     fn user(&self, name: &str) -> ApiResult<usize> {
-        let me = &self.identities[usize::from(ME)];
-        let is_me = name.eq_ignore_ascii_case(&me.id) || name.eq_ignore_ascii_case(&me.email) || name == "me";
-        if is_me { Ok(0) } else { Err(ApiError::new(404, "ResourceNotFound", "User not found")) }
+        let is = |who: &Identity| name.eq_ignore_ascii_case(&who.id) || name.eq_ignore_ascii_case(&who.email);
+        let owner = match self.identities.iter().position(is) {
+            _ if name == "me" => 0,
+            Some(owner) => owner,
+            None => return Err(ApiError::new(404, "ResourceNotFound", "User not found")),
+        };
+        let own = self.drives.iter().position(|drive| usize::from(drive.owner) == owner);
+        own.ok_or_else(|| ApiError::new(404, "ResourceNotFound", "User's mysite not found."))
+    }
+
+    /// By id only; names are for `$filter`.
+    fn group(&self, id: &str) -> ApiResult<&Site> {
+        let found = self.sites.iter().find(|site| site.group.as_deref() == Some(id));
+        found.ok_or_else(|| ApiError::new(404, "Request_ResourceNotFound", "The group does not exist."))
+    }
+
+    /// `displayName eq '…'` and `mail eq '…'` (graph-api 14).
+    fn groups(&self, call: &Call) -> ApiResult<Vec<Value>> {
+        let unsupported = || ApiError::new(400, "Request_UnsupportedQuery", "Unsupported filter clause.");
+        let wanted = match call.option("filter") {
+            None => None,
+            Some(filter) => {
+                let (key, value) = filter.split_once(" eq ").ok_or_else(unsupported)?;
+                let value = value.strip_prefix('\'').and_then(|value| value.strip_suffix('\''));
+                let value = value.filter(|value| !value.replace("''", "").contains('\''));
+                Some((key, value.ok_or_else(unsupported)?.replace("''", "'")))
+            }
+        };
+        let mut found = Vec::new();
+        for site in &self.sites {
+            let Some(id) = &site.group else { continue };
+            let hit = match &wanted {
+                None => true,
+                Some((key, value)) if *key == "displayName" => site.display_name.eq_ignore_ascii_case(value),
+                Some((key, value)) if *key == "mail" => site.mail().eq_ignore_ascii_case(value),
+                Some(_) => return Err(unsupported()),
+            };
+            if hit {
+                found.push(json!({"id": id, "displayName": site.display_name, "mail": site.mail()}));
+            }
+        }
+        Ok(found)
     }
 
     /// graph-api 2.4: by path, by host, `root`, and the full or shortened id.
@@ -200,7 +239,8 @@ impl State {
                 Ok(drives(&(0..self.drives.len()).filter(seen).collect::<Vec<_>>()))
             }
             (Base::UserDrives(user), []) => Ok(drives(&[self.user(user)?])),
-            (Base::GroupDrives(_), []) => Ok(drives(self.sites.first().map_or(&[][..], |s| &s.drives))),
+            (Base::GroupDrives(group), []) => Ok(drives(&self.group(group)?.drives)),
+            (Base::Groups, []) => Ok(r.collection("groups", self.groups(call)?)),
             (Base::SiteDrives(addr), []) => {
                 let all = self.site(addr)?.drives.iter();
                 Ok(drives(&all.copied().filter(|at| !self.drives[*at].gone).collect::<Vec<_>>()))
@@ -216,10 +256,13 @@ impl State {
             (Base::Site(addr), ["sites"]) => self.site(addr).map(|_| sites(Vec::new())),
             (Base::Sites, []) => {
                 let word = call.option("search").unwrap_or("*").to_lowercase();
-                let hit = |s: &&Site| word == "*" || s.display_name.to_lowercase().contains(&word);
+                let named = |s: &Site| word == "*" || s.display_name.to_lowercase().contains(&word);
+                let hit = |s: &&Site| s.group.is_some() && named(s);
                 Ok(sites(self.sites.iter().filter(hit).collect()))
             }
-            (Base::FollowedSites, []) => Ok(sites(self.sites.iter().collect())),
+            (Base::FollowedSites, []) => {
+                Ok(sites(self.sites.iter().filter(|site| site.group.is_some()).collect()))
+            }
             (Base::Me, []) => {
                 let me = &self.identities[usize::from(ME)];
                 Ok(Reply::json(
@@ -230,7 +273,6 @@ impl State {
                     }),
                 ))
             }
-            (Base::Shared(token), rest) => self.shared(call, token, rest),
             _ => Err(ApiError::no_route()),
         }
     }

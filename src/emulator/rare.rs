@@ -193,7 +193,7 @@ impl State {
         }
     }
 
-    fn add_permission(&mut self, at: usize, slot: Slot, scope: &str, permission: Value, act: Act) {
+    pub(crate) fn add_permission(&mut self, at: usize, slot: Slot, scope: &str, permission: Value, act: Act) {
         let drive = &mut self.drives[at];
         let extra = drive.tree.node_mut(slot).extra_mut();
         let id = permission["id"].as_str().unwrap_or_default().to_owned();
@@ -258,7 +258,7 @@ impl State {
         Ok(self.renderer(call).collection("Collection(permission)", all))
     }
 
-    fn share_url(&self, at: usize, slot: Slot, kind: &str) -> String {
+    pub(crate) fn share_url(&self, at: usize, slot: Slot, kind: &str) -> String {
         let drive = &self.drives[at];
         let host = drive.web_path.split('/').next().unwrap_or_default();
         let code = mix((u64::from(slot) << 8) ^ at as u64 ^ 0x5AFE);
@@ -266,10 +266,18 @@ impl State {
     }
 
     /// `/shares/{token}` (graph-api 2.6).
-    pub(crate) fn shared(&self, call: &Call, token: &str, rest: &[&str]) -> ApiResult<Reply> {
+    pub(crate) fn shared(&mut self, call: &Call, token: &str, rest: &[String]) -> ApiResult<Reply> {
         let (at, slot) = self.open_share(token)?;
+        // What was redeemed is the account's to see from then on, also without the link.
+        let redeemed = call.header("prefer").is_some_and(|wishes| {
+            wishes.split(',').any(|wish| wish.trim().eq_ignore_ascii_case("redeemSharingLink"))
+        });
+        if redeemed && self.drives[at].private {
+            self.drives[at].tree.node_mut(slot).extra_mut().shared_with_me = true;
+        }
         let r = self.renderer(call);
-        match rest {
+        let rest: Vec<&str> = rest.iter().map(String::as_str).collect();
+        match rest.as_slice() {
             [] => {
                 let drive = &self.drives[at];
                 let owner = r.identity_set(drive, drive.owner);

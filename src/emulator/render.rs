@@ -407,7 +407,11 @@ impl Renderer<'_> {
         let f = drive.flavour().fraction();
         let owner = &self.state.identities[usize::from(drive.owner)];
         let owner = match drive.flavour() {
-            Flavour::DocumentLibrary => json!({"group": {"displayName": "Team Owners", "id": owner.id}}),
+            Flavour::DocumentLibrary => {
+                let site = self.state.sites.iter().find(|site| site.drives.contains(&at));
+                let group = site.and_then(|site| site.group.as_ref()).unwrap_or(&owner.id);
+                json!({"group": {"displayName": "Team Owners", "id": group}})
+            }
             _ => json!({"user": {"id": owner.id, "displayName": owner.display_name}}),
         };
         let mut json = json!({

@@ -18,6 +18,7 @@ pub(crate) enum Base {
     UserDrives(String),
     GroupDrive(String),
     GroupDrives(String),
+    Groups,
     Sites,
     Site(SiteAddr),
     SiteDrive(SiteAddr),
@@ -159,6 +160,7 @@ fn base(s: &mut Segments<'_>) -> ApiResult<Base> {
             _ => Base::Me,
         },
         "drives" => drive_or(s, Base::Drives)?,
+        "groups" if s.rest.peek().is_none_or(|next| next.is_empty()) => Base::Groups,
         "users" | "groups" => {
             let owner = s.decoded()?;
             let user = first == "users";

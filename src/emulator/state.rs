@@ -45,6 +45,16 @@ pub(crate) struct Site {
     pub(crate) created: Ms,
     /// Indexes of its libraries, the default one first.
     pub(crate) drives: Vec<usize>,
+    /// Id of the group that it belongs to; none: a person's own site, which search does not find.
+    pub(crate) group: Option<String>,
+}
+
+impl Site {
+    /// Mail address of its group.
+    pub(crate) fn mail(&self) -> String {
+        let name = self.path.rsplit('/').next().unwrap_or_default().to_lowercase();
+        format!("{name}@contoso.com")
+    }
 }
 
 /// Something that happens by itself at a time.
@@ -133,7 +143,11 @@ impl State {
                 display_name: site.display_name.clone(),
                 created: now,
                 drives,
+                group: Some(Guid::derived(seed ^ (0x4000 + n as u64)).text()),
             });
+        }
+        if config.flavour == Flavour::Business {
+            state.add_personal_site(0, "ann_contoso_com", now);
         }
         for n in 0..config.others_drives {
             let ids = DriveIds::new(config.flavour, mix(seed ^ (0x9000 + n as u64)));
@@ -145,8 +159,26 @@ impl State {
             let at = state.add_drive(ids, "OneDrive", &web, now);
             state.drives[at].owner = OTHER;
             state.drives[at].private = true;
+            if config.flavour == Flavour::Business {
+                state.add_personal_site(at, &format!("bob{n}_contoso_com"), now);
+            }
         }
         state
+    }
+
+    /// A person's OneDrive is a library of a site of their own (graph-api 2.4).
+    fn add_personal_site(&mut self, at: usize, name: &str, now: Ms) {
+        let guid = |n: u64| Guid::derived(mix(self.config.id_seed ^ 0x5000 ^ at as u64) ^ n).text();
+        let hostname = "contoso-my.sharepoint.com".to_owned();
+        self.sites.push(Site {
+            id: format!("{hostname},{},{}", guid(1), guid(2)),
+            hostname,
+            path: format!("personal/{name}"),
+            display_name: name.to_owned(),
+            created: now,
+            drives: vec![at],
+            group: None,
+        });
     }
 
     fn add_drive(&mut self, ids: DriveIds, name: &str, web_path: &str, now: Ms) -> usize {

@@ -376,6 +376,11 @@ impl Engine {
         &self.0.drive
     }
 
+    /// The folder whose node is the root; none: the drive's own root.
+    pub fn top(&self) -> Option<&ItemId> {
+        self.0.config.top.as_ref()
+    }
+
     /// Which service the drive lives on.
     pub fn drive_type(&self) -> DriveType {
         self.0.drive.drive_type

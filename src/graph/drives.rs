@@ -1,12 +1,11 @@
-//! Finding drives (graph-api 2).
+//! Drives, sites and what is shared (graph-api 2).
 
 use std::fmt;
-use std::str::FromStr;
 
 use http::Method;
 
 use super::call::Call;
-use super::error::{GraphError, Ids, Result};
+use super::error::Result;
 use super::limiter::Priority;
 use super::listing::{PREFER, SHORTCUTS};
 use super::{Graph, url, wire};
@@ -14,67 +13,6 @@ use crate::model::{Drive, DriveId, DriveType, ItemId, Timestamp};
 
 /// More pages of sites, libraries or shared items than anybody has.
 const MAX_PAGES: usize = 1000;
-
-/// What a user calls a drive: `me`, a drive id, or `HOST:/sites/NAME[:LIBRARY]`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum DriveSelector {
-    /// The account's own drive.
-    Me,
-    /// By id.
-    Id(DriveId),
-    /// A document library.
-    Site {
-        /// Such as `contoso.sharepoint.com`.
-        host: String,
-        /// Server-relative, such as `/sites/Team`; `/` is the host's root site.
-        path: String,
-        /// By name; the site's default library if none.
-        library: Option<String>,
-    },
-}
-
-/// Why a text names no drive.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("not a drive: give `me`, a drive id, or HOST:/sites/NAME[:LIBRARY]")]
-pub struct BadSelector;
-
-impl FromStr for DriveSelector {
-    type Err = BadSelector;
-
-    fn from_str(text: &str) -> std::result::Result<Self, BadSelector> {
-        if text == "me" {
-            return Ok(Self::Me);
-        }
-        let Some((host, rest)) = text.split_once(':') else {
-            let id = !text.is_empty()
-                && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!-_".contains(&byte));
-            return if id { Ok(Self::Id(DriveId::new(text))) } else { Err(BadSelector) };
-        };
-        let is_host = host.contains('.')
-            && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-".contains(&byte));
-        let (path, library) = match rest.split_once(':') {
-            Some((path, library)) => (path, Some(library.to_owned())),
-            None => (rest, None),
-        };
-        if !is_host || !path.starts_with('/') || library.as_deref() == Some("") {
-            return Err(BadSelector);
-        }
-        let path = path.trim_end_matches('/');
-        let path = if path.is_empty() { "/".to_owned() } else { path.to_owned() };
-        Ok(Self::Site { host: host.to_owned(), path, library })
-    }
-}
-
-impl fmt::Display for DriveSelector {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Me => formatter.write_str("me"),
-            Self::Id(id) => write!(formatter, "{id}"),
-            Self::Site { host, path, library: None } => write!(formatter, "{host}:{path}"),
-            Self::Site { host, path, library: Some(library) } => write!(formatter, "{host}:{path}:{library}"),
-        }
-    }
-}
 
 /// A SharePoint site.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -122,37 +60,14 @@ impl fmt::Debug for PushChannel {
 }
 
 impl Graph {
-    /// The drive a user means. `NotFound` if the site has no library of that name.
-    pub async fn resolve_drive(&self, selector: &DriveSelector) -> Result<Drive> {
-        match selector {
-            DriveSelector::Me => self.get_drive("/me/drive").await,
-            DriveSelector::Id(id) => self.drive(id).await,
-            DriveSelector::Site { host, path, library: None } => {
-                let site = self.site(host, path).await?;
-                self.get_drive(&format!("/sites/{}/drive", url::escape(&site))).await
-            }
-            DriveSelector::Site { host, path, library: Some(library) } => {
-                let drives = self.libraries(host, path).await?;
-                let exact = drives.iter().position(|drive| drive.name == *library);
-                let folded = || {
-                    let wanted = library.to_lowercase();
-                    drives.iter().position(|drive| drive.name.to_lowercase() == wanted)
-                };
-                let found = exact.or_else(folded).ok_or(GraphError::NotFound { ids: Ids::default() })?;
-                Ok(drives[found].clone())
-            }
-        }
+    /// The account's own drive.
+    pub async fn own_drive(&self) -> Result<Drive> {
+        self.get_drive("/me/drive").await
     }
 
     /// The drive with its space as it is now.
     pub async fn drive(&self, drive: &DriveId) -> Result<Drive> {
         self.get_drive(&url::drive(drive)?).await
-    }
-
-    /// All document libraries of a site.
-    pub async fn libraries(&self, host: &str, path: &str) -> Result<Vec<Drive>> {
-        let site = self.site(host, path).await?;
-        self.libraries_of(&site).await
     }
 
     /// All document libraries of the site with this id.
@@ -180,7 +95,7 @@ impl Graph {
     }
 
     /// All pages of a collection.
-    async fn collected<T>(
+    pub(super) async fn collected<T>(
         &self,
         what: &'static str,
         path: &str,
@@ -208,13 +123,14 @@ impl Graph {
         Ok(PushChannel { url, expires })
     }
 
-    async fn get_drive(&self, path: &str) -> Result<Drive> {
+    pub(super) async fn get_drive(&self, path: &str) -> Result<Drive> {
         let url = self.inner.root.at(path)?;
         let answer = self.send(Call::graph("drive", Method::GET, url, Priority::Interactive)).await?;
         answer.parsed("a drive without id", wire::drive)
     }
 
-    async fn site(&self, host: &str, path: &str) -> Result<String> {
+    /// The id of the site at a server-relative path of a host.
+    pub(super) async fn site(&self, host: &str, path: &str) -> Result<String> {
         let host = url::segment(host)?;
         let segments: Vec<String> =
             path.split('/').filter(|part| !part.is_empty()).map(url::segment).collect::<Result<_>>()?;
@@ -225,50 +141,5 @@ impl Graph {
         let url = self.inner.root.at(&at)?;
         let answer = self.send(Call::graph("site", Method::GET, url, Priority::Interactive)).await?;
         answer.parsed("a site without id", wire::site_id)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_drive_is_me_an_id_or_a_library_of_a_site() {
-        let site = |path: &str, library: Option<&str>| DriveSelector::Site {
-            host: "contoso.sharepoint.com".into(),
-            path: path.into(),
-            library: library.map(str::to_owned),
-        };
-        let cases = [
-            ("me", DriveSelector::Me),
-            ("b!AbC-_9", DriveSelector::Id(DriveId::new("b!AbC-_9"))),
-            ("2f9d11c0a1b2c3d4", DriveSelector::Id(DriveId::new("2f9d11c0a1b2c3d4"))),
-            ("contoso.sharepoint.com:/sites/Team A", site("/sites/Team A", None)),
-            ("contoso.sharepoint.com:/sites/Team/:Shared Docs", site("/sites/Team", Some("Shared Docs"))),
-            ("contoso.sharepoint.com:/", site("/", None)),
-        ];
-        for (text, expected) in cases {
-            assert_eq!(text.parse(), Ok(expected), "{text}");
-        }
-        for bad in [
-            "",
-            "a b",
-            "../x",
-            "host:/sites/x",
-            "contoso.sharepoint.com:sites/x",
-            "a.b:/sites/x:",
-            "https://a.b/c",
-        ] {
-            assert_eq!(bad.parse::<DriveSelector>(), Err(BadSelector), "{bad}");
-        }
-    }
-
-    #[test]
-    fn a_selector_is_written_as_it_is_read() {
-        for text in
-            ["me", "b!x", "contoso.sharepoint.com:/sites/Team:Docs", "contoso.sharepoint.com:/sites/Team"]
-        {
-            assert_eq!(text.parse::<DriveSelector>().expect("a selector").to_string(), text);
-        }
     }
 }

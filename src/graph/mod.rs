@@ -7,6 +7,7 @@
 //!
 //! Knows nothing of the store, of content on disk, or of what a mount is.
 
+mod address;
 mod call;
 pub mod classify;
 mod counters;
@@ -14,6 +15,7 @@ pub mod delta;
 pub mod download;
 pub mod drives;
 pub mod error;
+mod find;
 pub mod gate;
 mod headers;
 pub mod items;
@@ -49,11 +51,13 @@ use ::url::Url;
 use crate::auth::TokenSource;
 use crate::clock::Clock;
 
+pub use address::{BadSelector, DriveAddress, DriveSelector};
 pub use counters::Counters;
 pub use delta::{DeltaFrom, DeltaLink, DeltaPage, PageLink};
 pub use download::{BodyStream, Download};
-pub use drives::{BadSelector, DriveSelector, FarItem, PushChannel, Site};
+pub use drives::{FarItem, PushChannel, Site};
 pub use error::{GraphError, Ids, Result};
+pub use find::{FindError, FoundDrive, usual_type};
 pub use limiter::{LimiterConfig, Pool, Priority};
 pub use listing::ChildrenPage;
 pub use mutate::{CopyMonitor, Deleted, Patch};

@@ -262,8 +262,8 @@ async fn drives_are_found_by_account_id_and_library_name() {
         get("/drives", json(200, libraries)),
     ]);
     let resolve = |text: &str| {
-        let (graph, selector) = (graph.clone(), text.parse::<DriveSelector>().expect("a selector"));
-        async move { graph.resolve_drive(&selector).await }
+        let (graph, selector) = (graph.clone(), text.parse::<DriveAddress>().expect("an address"));
+        async move { graph.find(&selector).await.map(|found| found.drive) }
     };
     assert_eq!(resolve("me").await.expect("found").name, "OneDrive");
     resolve("b!D").await.expect("found");
@@ -272,7 +272,8 @@ async fn drives_are_found_by_account_id_and_library_name() {
         resolve("contoso.sharepoint.com:/sites/Team A:plans").await.expect("found").id.as_str(),
         "b!2"
     );
-    assert!(matches!(resolve("contoso.sharepoint.com:/:Nope").await, Err(GraphError::NotFound { .. })));
+    let missing = resolve("contoso.sharepoint.com:/:Nope").await.expect_err("no such library");
+    assert!(missing.to_string().contains("there are: Documents, Plans"), "{missing}");
     script.done();
 }
 

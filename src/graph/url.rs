@@ -3,7 +3,9 @@
 //! Items are addressed by id, children by the id of their parent and one name; never by a path, which breaks
 //! when it is deep or its parts are renamed (graph-api 4.1).
 
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use url::Url;
 
 use super::error::{GraphError, Ids};
@@ -77,6 +79,17 @@ pub fn segment(name: &str) -> Result<String, GraphError> {
 /// A query value.
 pub fn escape(text: &str) -> String {
     utf8_percent_encode(text, SEGMENT).to_string()
+}
+
+/// A sharing link as `/shares` takes it (graph-api 2.6).
+pub fn share(link: &str) -> String {
+    format!("u!{}", URL_SAFE_NO_PAD.encode(link))
+}
+
+/// The names in the path of an address.
+pub fn decoded_segments(url: &Url) -> Option<Vec<String>> {
+    let parts = url.path_segments()?.filter(|part| !part.is_empty());
+    parts.map(|part| Some(percent_decode_str(part).decode_utf8().ok()?.into_owned())).collect()
 }
 
 fn id(raw: &str) -> Result<String, GraphError> {
@@ -162,6 +175,12 @@ mod tests {
             let path = child(&DriveId::new("b!x"), &ItemId::new("01A"), "a b").expect("path");
             assert_eq!(root.at(&path).expect("address").as_str(), expected);
         }
+    }
+
+    #[test]
+    fn a_sharing_link_is_named_as_the_service_documents_it() {
+        let link = "https://contoso.sharepoint.com/:f:/s/Team/Eabc?e=x1";
+        assert_eq!(share(link), "u!aHR0cHM6Ly9jb250b3NvLnNoYXJlcG9pbnQuY29tLzpmOi9zL1RlYW0vRWFiYz9lPXgx");
     }
 
     #[test]

@@ -3,16 +3,20 @@
 //! Reading is defensive (graph-api 3, 11.3): null is absent, unknown members are ignored, a member of an
 //! unexpected type is dropped rather than the page it is on, and an error body may be anything.
 
+mod sharing;
+
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::drives::{FarItem, Site};
+use super::drives::Site;
 use crate::model::hash::{from_hex, quick_xor_from_base64};
 use crate::model::remote::{DownloadUrl, ModifiedBy};
 use crate::model::{
     CTag, Drive, DriveId, DriveType, ETag, Hashes, ItemId, ItemKind, Quota, RemoteItem, Timestamp,
 };
+
+pub use sharing::{far_item, far_items, groups, shared_item};
 
 /// What is asked of an item in listings and when it is read alone.
 pub const SELECT_ITEM: &str = "id,name,size,eTag,cTag,createdDateTime,lastModifiedDateTime,lastModifiedBy,\
@@ -181,55 +185,6 @@ pub fn sites(bytes: &[u8]) -> Option<Page<Site>> {
         let name = given(raw.display_name).or_else(|| given(raw.name));
         Some(Site { name: name.unwrap_or_else(|| id.clone()), id })
     })
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct WireFar {
-    name: Option<String>,
-    remote_item: Option<WireThere>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct WireThere {
-    id: Option<String>,
-    name: Option<String>,
-    file: Option<Present>,
-    package: Option<Present>,
-    parent_reference: Option<WireTherein>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct WireTherein {
-    drive_id: Option<String>,
-    drive_type: Option<String>,
-}
-
-impl WireFar {
-    fn into_model(self) -> Option<FarItem> {
-        let there = self.remote_item?;
-        let within = there.parent_reference?;
-        let item = there.id.filter(|id| !id.is_empty())?;
-        Some(FarItem {
-            drive: DriveId::new(within.drive_id.filter(|id| !id.is_empty())?),
-            drive_type: within.drive_type.as_deref().map(|text| drive_type(Some(text))),
-            name: self.name.or(there.name).unwrap_or_else(|| item.clone()),
-            item: ItemId::new(item),
-            is_folder: there.file.is_none() && there.package.is_none(),
-        })
-    }
-}
-
-/// What a shortcut leads to; none if the item is no shortcut.
-pub fn far_item(bytes: &[u8]) -> Option<FarItem> {
-    read::<WireFar>(bytes)?.into_model()
-}
-
-/// A page of items of other drives.
-pub fn far_items(bytes: &[u8]) -> Option<Page<FarItem>> {
-    read_page(bytes, WireFar::into_model)
 }
 
 /// The id of a site.

@@ -11,7 +11,7 @@ use futures_util::future::BoxFuture;
 use onedrivefs::auth::{AccessToken, AuthError, TokenSource};
 use onedrivefs::clock::{Clock, SeededClock};
 use onedrivefs::emulator::{Control, Emulator, EmulatorConfig, Flavour};
-use onedrivefs::graph::{BodyStream, DriveSelector, Graph, GraphConfig, GraphError, Priority};
+use onedrivefs::graph::{BodyStream, Graph, GraphConfig, GraphError, Priority};
 use onedrivefs::model::{DriveId, ItemId};
 pub use transport::InProcess;
 
@@ -67,7 +67,7 @@ impl World {
         };
         let graph = Graph::new(config, Arc::new(InProcess(emulator)), Arc::new(Tokens::default()), clock)
             .expect("a client");
-        let drive = graph.resolve_drive(&DriveSelector::Me).await.expect("the user's drive").id;
+        let drive = graph.own_drive().await.expect("the user's drive").id;
         let root = graph.root(&drive, P).await.expect("its root").id;
         Self { graph, control, drive, root, flavour }
     }

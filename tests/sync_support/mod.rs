@@ -15,7 +15,7 @@ use onedrivefs::disk::{Call, Disk, DiskHook};
 use onedrivefs::emulator::{Control, Edit, Emulator, EmulatorConfig, Flavour};
 use onedrivefs::engine::{ChangeSink, Engine, EngineConfig, GraphFetch, NoSink, Parts, SharedFetch};
 use onedrivefs::graph::transport::Transport;
-use onedrivefs::graph::{DriveSelector, Graph, GraphConfig, LimiterConfig};
+use onedrivefs::graph::{Graph, GraphConfig, LimiterConfig};
 use onedrivefs::model::{Drive, Ino, NodeId};
 use onedrivefs::store::{StateLock, Store};
 use onedrivefs::vfs::{
@@ -157,7 +157,7 @@ impl Service {
         if let Some(drive) = self.drive.get() {
             return drive.clone();
         }
-        let drive = graph.resolve_drive(&DriveSelector::Me).await.expect("the user's drive");
+        let drive = graph.own_drive().await.expect("the user's drive");
         self.drive.get_or_init(|| drive).clone()
     }
 

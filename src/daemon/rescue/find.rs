@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::daemon::assemble::{KnownDrive, directory_name, known_drives, read_known};
+use crate::daemon::assemble::{KnownDrive, directory_name, known_drives, read_known, state_name};
 use crate::daemon::{DaemonError, exit};
 use crate::model::{DriveId, DriveType};
 
@@ -106,12 +106,12 @@ fn is_state(dir: &Path) -> bool {
 fn is_drive(dir: &Path, wanted: &str, known: &BTreeMap<String, KnownDrive>) -> bool {
     let name = dir.file_name().unwrap_or_default();
     let by_id = directory_name(&DriveId::new(wanted));
-    let alias = |key: &String| key.rsplit_once(' ').is_some_and(|(_, drive)| drive == wanted);
+    let alias = |key: &String| key.split_once(' ').is_some_and(|(_, drive)| drive == wanted);
     let of_drive = name.to_str().and_then(|name| name.split_once('@')).map(|(drive, _)| drive);
     name == by_id.as_str()
         // A folder of it that is shown by itself.
         || of_drive == Some(by_id.as_str())
-        || known.iter().any(|(key, drive)| alias(key) && name == directory_name(&drive.id).as_str())
+        || known.iter().any(|(key, drive)| alias(key) && name == state_name(&drive.id, drive.folder.as_ref()).as_str())
 }
 
 /// What the account's mounts remember of their drives.
@@ -134,11 +134,18 @@ mod tests {
     fn state_directories_are_found_from_their_root_from_an_account_and_by_themselves() {
         let root = tempfile::tempdir().unwrap();
         let dir = |name: &str| root.path().join(name);
-        for name in ["one/b!x/staging", "one/b!y/staging", "two/d3/staging", "two/empty", "two/b!y@f/staging"]
-        {
+        for name in [
+            "one/b!x/staging",
+            "one/b!y/staging",
+            "two/d3/staging",
+            "two/empty",
+            "two/b!y@f/staging",
+            "one/b!x@f/staging",
+        ] {
             fs::create_dir_all(dir(name)).unwrap();
         }
-        let known = r#"{"https://graph.example/ me":{"id":"b!x","drive_type":"business","name":"n"}}"#;
+        let known = r#"{"https://graph.example/ me":{"id":"b!x","drive_type":"business","name":"n"},
+            "https://graph.example/ me:/My Plans":{"id":"b!x","drive_type":"business","name":"n","folder":"f"}}"#;
         fs::write(dir("one/drives.json"), known).unwrap();
         let find = |from: PathBuf, account: Option<&str>, drive: Option<&str>| {
             let (account, drive) = (account.map(Into::into), drive.map(Into::into));
@@ -146,9 +153,10 @@ mod tests {
             let found = find_sources(&request).unwrap_or_default();
             found.into_iter().map(|source| source.label().display().to_string()).collect::<Vec<_>>()
         };
-        assert_eq!(find(dir(""), None, None), ["one/b!x", "one/b!y", "two/b!y@f", "two/d3"]);
+        assert_eq!(find(dir(""), None, None), ["one/b!x", "one/b!x@f", "one/b!y", "two/b!y@f", "two/d3"]);
         assert_eq!(find(dir(""), Some("two"), None), ["two/b!y@f", "two/d3"]);
         assert_eq!(find(dir(""), None, Some("me")), ["one/b!x"]);
+        assert_eq!(find(dir(""), None, Some("me:/My Plans")), ["one/b!x@f"]);
         assert_eq!(find(dir(""), None, Some("b!y")), ["one/b!y", "two/b!y@f"]);
         assert_eq!(find(dir("two"), None, None), ["two/b!y@f", "two/d3"]);
         assert_eq!(find(dir("two/d3"), None, None), ["two/d3"]);
