@@ -33,8 +33,9 @@ impl User {
     fn configure(&self, lines: &str) {
         std::fs::create_dir_all(self.path("config/onedrivefs")).expect("a directory");
         let url = self.service.url();
-        let defaults =
-            format!("[defaults]\ngraph-url = \"{url}\"\nmin-free = \"1MiB\"\nsettle = \"100ms\"\n");
+        let defaults = format!(
+            "[defaults]\ngraph-url = \"{url}\"\nlogin-url = \"{url}\"\nmin-free = \"1MiB\"\nsettle = \"100ms\"\n"
+        );
         std::fs::write(self.path("config/onedrivefs/config.toml"), defaults + lines).expect("a file");
     }
 
@@ -205,4 +206,69 @@ fn a_sharing_link_is_mounted_and_in_sight_of_nobody_and_says_when_it_has_ended()
 
 fn words(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned() + &said(output)
+}
+
+/// What `doctor --json` finds, by what was looked at, and how it ended.
+fn findings(user: &User, arguments: &[&str]) -> (Vec<(String, String, String)>, Option<i32>) {
+    let output = user.run(&[&["doctor", "--json"], arguments].concat());
+    let told: serde_json::Value =
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", words(&output)));
+    let word = |finding: &serde_json::Value, key: &str| finding[key].as_str().unwrap_or_default().to_owned();
+    let all = told["findings"].as_array().expect("a list").iter();
+    let all = all
+        .map(|finding| (word(finding, "check"), word(finding, "health"), word(finding, "remedy")))
+        .collect();
+    assert_eq!(told["ok"] == true, output.status.code() == Some(0), "{told}");
+    (all, output.status.code())
+}
+
+// S291.
+#[test]
+fn the_doctor_looks_at_everything_and_says_what_to_do() {
+    let user = User::new();
+    user.configure("[mounts.gone]\ndrive = \"b!none\"\nmountpoint = \"~/one\"\n");
+    let (all, _) = findings(&user, &[]);
+    for check in [
+        "versions",
+        "FUSE",
+        "fusermount3",
+        "state",
+        "cache",
+        "proxy",
+        "DNS",
+        "connection",
+        "clock",
+        "sign-in",
+        "permissions",
+        "drive",
+    ] {
+        let health = all.iter().find(|(name, _, _)| name == check).map(|(_, health, _)| health.as_str());
+        // Of this machine it may be anything; of the service and the account all is well.
+        let is_machine = ["FUSE", "fusermount3", "state", "cache", "versions"].contains(&check);
+        assert!(health.is_some_and(|health| is_machine || health == "ok"), "{check}: {all:?}");
+    }
+    let (all, code) = findings(&user, &["gone"]);
+    if can_mount() {
+        assert_eq!(code, Some(11), "{all:?}");
+    }
+    let drive = all.iter().find(|(name, _, _)| name == "drive").expect("it was looked at");
+    assert!(drive.1 == "bad" && drive.2.contains("onedrivefs drives"), "{all:?}");
+    let nobody = Command::new(env!("CARGO_BIN_EXE_onedrivefs"))
+        .args(["doctor", "nobody", "--state-dir", &text(&user.path("state"))])
+        .env_clear()
+        .env("HOME", user.home.path())
+        .env("ONEDRIVEFS_GRAPH_URL", user.service.url())
+        .env("ONEDRIVEFS_LOGIN_URL", user.service.url())
+        .output()
+        .expect("it runs");
+    let said = words(&nobody);
+    assert!(said.contains("bad   sign-in") && said.contains("onedrivefs login nobody"), "{said}");
+    assert!(!nobody.status.success());
+    // Each line is of one thing, also where the file itself is wrong.
+    user.configure("setle = 1\n");
+    let (all, code) =
+        findings(&user, &["--graph-url", "http://127.0.0.1:1", "--login-url", "http://127.0.0.1:1"]);
+    assert!(all[0].0 == "configuration" && all[0].1 == "bad" && code == Some(2), "{all:?}");
+    let unreached = all.iter().find(|(_, health, remedy)| health == "bad" && remedy.contains("network"));
+    assert!(unreached.is_some(), "{all:?}");
 }

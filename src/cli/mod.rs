@@ -7,6 +7,7 @@ mod config;
 mod confirm;
 mod conflicts;
 mod demo;
+mod doctor;
 mod drives;
 mod emulator;
 mod free;
@@ -76,6 +77,7 @@ enum Command {
     Accounts(accounts::Args),
     Drives(drives::Args),
     Config(config::Args),
+    Doctor(doctor::Args),
     Demo(demo::Args),
     Emulator(Box<emulator::Args>),
     #[command(hide = true)]
@@ -135,6 +137,7 @@ fn execute(command: Command) -> Result<u8, CliError> {
         Command::Accounts(args) => accounts::run(&args),
         Command::Drives(args) => drives::run(&args),
         Command::Config(args) => config::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Emulator(args) => emulator::run(*args),
         Command::Completions(args) => completions::run(&args, &mut Cli::command()),

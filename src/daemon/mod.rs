@@ -3,6 +3,7 @@
 mod assemble;
 pub mod control;
 mod demo;
+pub mod doctor;
 mod drives;
 pub mod exit;
 mod handler;
