@@ -11,19 +11,24 @@ mod doctor;
 mod drives;
 mod emulator;
 mod free;
+mod get;
 mod helper;
 mod journal;
 mod login;
 mod logout;
+mod ls;
 mod man;
 mod mount;
 mod mountpoint;
 mod output;
 mod pin;
 mod proof;
+mod put;
 mod refresh;
+mod remote;
 mod rescue;
 mod retry;
+mod rm;
 mod seed;
 mod settings;
 mod status;
@@ -78,6 +83,10 @@ enum Command {
     Drives(drives::Args),
     Config(config::Args),
     Doctor(doctor::Args),
+    Ls(ls::Args),
+    Get(get::Args),
+    Put(put::Args),
+    Rm(rm::Args),
     Demo(demo::Args),
     Emulator(Box<emulator::Args>),
     #[command(hide = true)]
@@ -138,6 +147,10 @@ fn execute(command: Command) -> Result<u8, CliError> {
         Command::Drives(args) => drives::run(&args),
         Command::Config(args) => config::run(&args),
         Command::Doctor(args) => doctor::run(&args),
+        Command::Ls(args) => ls::run(&args),
+        Command::Get(args) => get::run(&args),
+        Command::Put(args) => put::run(&args),
+        Command::Rm(args) => rm::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Emulator(args) => emulator::run(*args),
         Command::Completions(args) => completions::run(&args, &mut Cli::command()),

@@ -16,6 +16,7 @@ pub mod rescue;
 mod settling;
 pub mod signin;
 pub mod thumbnails;
+pub mod transfer;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

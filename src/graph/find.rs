@@ -24,6 +24,19 @@ pub struct FoundDrive {
     pub folder: Option<ItemId>,
 }
 
+/// A place in a drive, and what is there.
+#[derive(Clone, Debug)]
+pub struct FoundItem {
+    /// The drive.
+    pub drive: DriveId,
+    /// The folder that it is in; none of what an address leads to by itself.
+    pub parent: Option<ItemId>,
+    /// What it is called there.
+    pub name: String,
+    /// None where nothing is there.
+    pub item: Option<RemoteItem>,
+}
+
 /// Why an address leads nowhere.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum FindError {
@@ -88,6 +101,45 @@ impl Graph {
         let (start, rest) = self.start(&address.drive).await?;
         let below: Vec<&str> = rest.iter().chain(&address.below).map(String::as_str).collect();
         self.descend(start, &below).await
+    }
+
+    /// What is at an address: a file, a folder, or nothing in a folder that is there.
+    pub async fn find_item(&self, address: &DriveAddress) -> Result<FoundItem> {
+        let (start, rest) = self.start(&address.drive).await?;
+        let names: Vec<&str> = rest.iter().chain(&address.below).map(String::as_str).collect();
+        let Some((name, above)) = names.split_last() else {
+            let FoundDrive { drive, folder } = start;
+            let item = match &folder {
+                Some(folder) => self.item(&drive.id, folder, Priority::Interactive).await,
+                None => self.root(&drive.id, Priority::Interactive).await,
+            };
+            let item = item.map_err(about("item at this address"))?;
+            return Ok(FoundItem { drive: drive.id, parent: None, name: drive.name, item: Some(item) });
+        };
+        let FoundDrive { drive, folder } = self.descend(start, above).await?;
+        let parent = match folder {
+            Some(folder) => folder,
+            None => {
+                self.root(&drive.id, Priority::Interactive).await.map_err(about("root of this drive"))?.id
+            }
+        };
+        self.look(drive.id, parent, name).await
+    }
+
+    /// What a folder that was found has under a name.
+    pub async fn find_below(&self, folder: FoundItem, name: &str) -> Result<FoundItem> {
+        let missing = || FindError::Missing { what: format!("'{}'", folder.name), ids: Ids::default() };
+        let parent = folder.item.as_ref().ok_or_else(missing)?.id.clone();
+        self.look(folder.drive, parent, name).await
+    }
+
+    async fn look(&self, drive: DriveId, parent: ItemId, name: &str) -> Result<FoundItem> {
+        let item = match self.child(&drive, &parent, name, Priority::Interactive).await {
+            Ok(item) => Some(item),
+            Err(GraphError::NotFound { .. }) => None,
+            Err(error) => return Err(about(format!("'{name}'"))(error)),
+        };
+        Ok(FoundItem { drive, parent: Some(parent), name: name.to_owned(), item })
     }
 
     /// What the first part leads to, and names of folders that it holds besides.

@@ -57,7 +57,7 @@ pub use delta::{DeltaFrom, DeltaLink, DeltaPage, PageLink};
 pub use download::{BodyStream, Download};
 pub use drives::{FarItem, PushChannel, Site};
 pub use error::{GraphError, Ids, Result};
-pub use find::{FindError, FoundDrive, usual_type};
+pub use find::{FindError, FoundDrive, FoundItem, usual_type};
 pub use limiter::{LimiterConfig, Pool, Priority};
 pub use listing::ChildrenPage;
 pub use mutate::{CopyMonitor, Deleted, Patch};
