@@ -30,7 +30,9 @@ enum Command {
     #[command(after_help = "Examples:\n  onedrivefs config check && onedrivefs mount --all")]
     Check,
     /// Show the settings that hold, and where each value comes from
-    #[command(after_help = "Examples:\n  onedrivefs config show plans --json | jq '.mounts[].settings'")]
+    #[command(
+        after_help = "Examples:\n  onedrivefs config show plans --json | jq -r '.mounts.plans.settle.from'"
+    )]
     Show {
         /// A mount of the file [default: the defaults, and all mounts]
         name: Option<String>,

@@ -95,7 +95,8 @@ fn patient(args: &Args, file: &ConfigFile, environment: Environment) -> Result<P
     if let Some(name) = &args.name {
         if let Some(mount) = file.mount(name) {
             section = Some(mount);
-            at = mount.mountpoint().map(mountpoint::resolve).transpose()?;
+            // One that is not there is a finding.
+            at = mount.mountpoint().map(|at| mountpoint::resolve(at).unwrap_or_else(|_| at.to_owned()));
             drive = mount.drive().unwrap_or("me").to_owned();
         } else if name.contains('/') {
             at = Some(mountpoint::resolve(Path::new(name))?);

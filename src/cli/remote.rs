@@ -8,6 +8,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use super::output::CliError;
 use super::settings;
 use crate::config::{ConfigFile, Environment, MountSettings};
+use crate::daemon::transfer;
 
 /// Flags that all of them take.
 #[derive(Debug, clap::Args)]
@@ -36,12 +37,7 @@ impl Access {
         let (name, below) = address.split_once(":/").map_or((address, ""), |(name, below)| (name, below));
         let named = file.mount(name);
         let drive = match named.and_then(|mount| mount.drive()) {
-            Some(drive) if below.is_empty() => drive.to_owned(),
-            // A mount may be of a folder already.
-            Some(drive) if drive.rsplit_once(":/").is_some_and(|(_, folder)| !folder.starts_with('/')) => {
-                format!("{drive}/{below}")
-            }
-            Some(drive) => format!("{drive}:/{below}"),
+            Some(drive) => transfer::below(drive, below),
             None => address.to_owned(),
         };
         Ok(file.settings(named, &drive, Path::new("/"), flags, &environment)?)

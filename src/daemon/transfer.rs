@@ -66,6 +66,16 @@ impl Entry {
     }
 }
 
+/// The address of what is below another one, which may be of a folder already.
+pub fn below(drive: &str, path: &str) -> String {
+    let is_folder = drive.parse::<DriveAddress>().is_ok_and(|address| !address.below.is_empty());
+    match path.trim_matches('/') {
+        "" => drive.to_owned(),
+        path if is_folder => format!("{}/{path}", drive.trim_end_matches('/')),
+        path => format!("{drive}:/{path}"),
+    }
+}
+
 /// What is asked for is `settings.drive`, with the account of the settings.
 struct Work {
     settings: MountSettings,
@@ -510,4 +520,32 @@ pub fn remove(settings: MountSettings, folders: bool) -> Result<(), DaemonError>
             Err(error) => Err(work.failed(&error)),
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_below_any_address_is_one_too() {
+        for (drive, path, expected) in [
+            ("me", "a/b", "me:/a/b"),
+            ("me", "", "me"),
+            ("me:/Docs", "a", "me:/Docs/a"),
+            ("me:/Docs/", "a", "me:/Docs/a"),
+            ("contoso.sharepoint.com:/sites/Team", "a", "contoso.sharepoint.com:/sites/Team:/a"),
+            ("contoso.sharepoint.com:/sites/Team:Plans", "a", "contoso.sharepoint.com:/sites/Team:Plans:/a"),
+            ("contoso.sharepoint.com:/sites/Team:/Docs", "a", "contoso.sharepoint.com:/sites/Team:/Docs/a"),
+            (
+                "https://contoso.sharepoint.com/:f:/s/T/E?e=1",
+                "a",
+                "https://contoso.sharepoint.com/:f:/s/T/E?e=1:/a",
+            ),
+        ] {
+            let address = below(drive, path);
+            assert_eq!(address, expected);
+            let parsed: DriveAddress = address.parse().expect(expected);
+            assert!(path.is_empty() || parsed.below.last().is_some_and(|last| path.ends_with(last.as_str())));
+        }
+    }
 }
