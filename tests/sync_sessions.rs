@@ -218,6 +218,46 @@ async fn an_upload_refused_for_an_unknown_session_says_so_and_goes_on_when_that_
     }
 }
 
+// S92.
+#[tokio::test(start_paused = true)]
+async fn what_another_client_makes_with_our_very_bytes_stays_when_our_upload_never_began() {
+    for flavour in FLAVOURS {
+        let service = Service::new(flavour);
+        let machine = service.quiet_machine().await;
+        fault(&service, "upload.create", 0, None, FaultAction::Reset { after: false });
+        machine.write("x", "the same").await;
+        machine.set_mtime("x", 1_600_000_000).await.unwrap();
+        tokio::time::sleep(Duration::from_secs(30)).await;
+        machine.unlink("x").await.unwrap();
+        service.write_elsewhere("x", "the same");
+        service.control.clear_faults();
+        machine.sync().await;
+        machine.look().await;
+        machine.sync().await;
+        assert_eq!(service.tree(), [file("x", "the same")], "{flavour:?}");
+    }
+}
+
+// S92.
+#[tokio::test(start_paused = true)]
+async fn a_file_that_was_made_without_an_answer_and_is_unlinked_here_goes_there_too() {
+    for flavour in FLAVOURS {
+        let service = Service::new(flavour);
+        let machine = service.quiet_machine().await;
+        // The last fragment makes the file and its session goes; nobody can look at the file.
+        fault(&service, "upload.fragment", 0, Some(1), FaultAction::Reset { after: true });
+        fault(&service, "item.get", 0, None, FaultAction::Reset { after: false });
+        machine.write("x", "ours").await;
+        machine.set_mtime("x", 1_600_000_000).await.unwrap();
+        tokio::time::sleep(Duration::from_secs(30)).await;
+        assert_eq!(service.tree(), [file("x", "ours")], "{flavour:?}");
+        machine.unlink("x").await.unwrap();
+        service.control.clear_faults();
+        machine.sync().await;
+        assert_eq!(service.tree(), [], "{flavour:?}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_session_is_known_after_a_power_cut_before_a_byte_of_it_is_sent() {
     let service = Service::new(Flavour::Business);

@@ -382,7 +382,8 @@ impl Inner {
 /// Takes a file out of the tree: as unlinking it does.
 fn retire(tx: &mut Tx<'_>, node: &Node, now: Timestamp) -> Result<(), StoreError> {
     let busy = tx.attempt(node.id)?.is_some();
-    if let Some(content) = node.local.as_ref().and_then(|local| local.content) {
+    // The row of a session whose answer was lost tells that it may have made the file.
+    if let Some(content) = node.local.as_ref().and_then(|local| local.content).filter(|_| !busy) {
         tx.remove_session(content)?;
     }
     if node.remote.is_none() && node.base.is_none() && !busy {

@@ -269,6 +269,10 @@ impl Engine {
 
     /// Finds out what became of an attempt whose answer was lost.
     async fn verify(&self, node: &Node, send: Send) -> Result<(), EngineError> {
+        if self.never_began(&send).await? {
+            tracing::info!(node = %node.id, "an upload whose answer was lost had not begun");
+            return self.attempt_is_over(node.id).await;
+        }
         let (drive, sent_seq) = (&self.0.drive.id, self.0.store.sequence());
         let found = match &send {
             Send::Mkdir { parent, name } | Send::Create { parent, name, .. } => {

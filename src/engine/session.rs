@@ -225,13 +225,14 @@ impl Engine {
         error: GraphError,
     ) -> Result<RemoteItem, GraphError> {
         match self.read_result(job).await {
-            Ok(item) if self.is_ours(job.node, job.send, &item).await? => Ok(item),
-            _ => {
-                // Where it is not quite gone, it would stand in the way of the next.
-                self.give_up_session(job.content, &session.url).await?;
-                Err(error)
-            }
+            Ok(item) if self.is_ours(job.node, job.send, &item).await? => return Ok(item),
+            Ok(_) | Err(GraphError::NotFound { .. }) => {}
+            // It may have been committed: its row stays (`never_began`).
+            Err(unknown) => return Err(unknown),
         }
+        // Where it is not quite gone, it would stand in the way of the next.
+        self.give_up_session(job.content, &session.url).await?;
+        Err(error)
     }
 
     /// A session recorded for exactly this content and target, and where it goes on.
@@ -281,8 +282,23 @@ impl Engine {
             ..SessionSpec::default()
         };
         let made = self.0.graph.create_session(&self.0.drive.id, &target, &spec).await?;
-        self.0.remember_session(job, &made, deferred).await;
+        if let Err(error) = self.0.remember_session(job, &made, deferred).await {
+            tracing::error!(%error, "an upload session could not be recorded");
+            self.0.graph.cancel_session(&made.url).await?;
+            return Err(GraphError::Configuration { what: format!("an upload cannot be noted: {error}") });
+        }
         Ok(Open { url: made.url, next: made.next, deferred })
+    }
+
+    /// Whether an attempt without an answer was to make a file in a session that never was: none is recorded, and no
+    /// byte is sent before that. What is at its place then is another client's, though it were the very same bytes.
+    pub(super) async fn never_began(&self, send: &Send) -> Result<bool, StoreError> {
+        let Send::Create { content, size, mtime, .. } = send else { return Ok(false) };
+        if self.goes_in_one_put(*size, *mtime) {
+            return Ok(false);
+        }
+        let (inner, content) = (self.0.clone(), *content);
+        self.0.blocking.start(move || inner.store.session(content)).await.map(|row| row.is_none())
     }
 
     /// Sessions that this node began with other content: while one is open, another is refused.
@@ -373,7 +389,12 @@ impl Inner {
         })
     }
 
-    async fn remember_session(self: &Arc<Self>, job: &Job<'_>, made: &UploadSession, deferred: bool) {
+    async fn remember_session(
+        self: &Arc<Self>,
+        job: &Job<'_>,
+        made: &UploadSession,
+        deferred: bool,
+    ) -> Result<(), StoreError> {
         let row = SessionRow {
             content: job.content,
             node: job.node.id,
@@ -385,11 +406,10 @@ impl Inner {
             target: Aim { to: target_of(job), deferred, look: None }.text(),
             mtime_applied: made.mtime_applied,
         };
-        // Durable before a byte is sent: a session that nobody knows keeps its name from being sent until it expires.
-        self.record_session("recorded", move |inner| {
-            inner.store.write(Durability::Power, |tx| tx.put_session(&row))
-        })
-        .await;
+        // Durable before a byte is sent: a session that nobody knows keeps its name from being sent until it expires, and
+        // without a row nobody would look for what it made.
+        let inner = self.clone();
+        self.blocking.start(move || inner.store.write(Durability::Power, |tx| tx.put_session(&row))).await
     }
 
     async fn note_progress(self: &Arc<Self>, content: u64, offset: u64) {
@@ -425,7 +445,7 @@ impl Inner {
         .await;
     }
 
-    /// A session is an aid to speed: that its row cannot be written only costs a fresh start later.
+    /// What changes in the row of a session is an aid to speed: without it a later start is a fresh one.
     async fn record_session(
         self: &Arc<Self>,
         what: &'static str,

@@ -45,11 +45,16 @@ impl Engine {
             _ => unreachable!("only creates and replaces carry content"),
         };
         let job = Job { node, send, content, size, mtime };
-        if size == 0 || (size <= self.0.config.sizes.put && mtime.is_none()) {
+        if self.goes_in_one_put(size, mtime) {
             let body = self.read_staged(content, 0, size).await?;
             return self.put(&job, body).await;
         }
         self.upload_in_session(&job).await
+    }
+
+    /// Whether such content is sent in one request, which cannot set a time.
+    pub(super) fn goes_in_one_put(&self, size: u64, mtime: Option<Timestamp>) -> bool {
+        size == 0 || (size <= self.0.config.sizes.put && mtime.is_none())
     }
 
     async fn put(&self, job: &Job<'_>, body: Bytes) -> Result<RemoteItem, GraphError> {
