@@ -342,3 +342,61 @@ async fn an_edit_elsewhere_of_a_type_that_is_rewritten_is_an_edit() {
     machine.sync().await;
     assert_eq!(contents(&service), ["mine", "theirs"]);
 }
+
+// S210.
+#[tokio::test(start_paused = true)]
+async fn a_document_of_which_the_service_tells_another_length_is_read_as_it_comes() {
+    let content = |seed: u32| (0..40_000).map(|at| format!("{:05}", at * seed)).collect::<String>();
+    for flavour in [Flavour::Business, Flavour::DocumentLibrary] {
+        for said in [7, 150_000, 250_000, 1_000_000] {
+            let service = Service::new(flavour);
+            service.control.switch(|switches| switches.rewrite = Rewrite::Off);
+            service.write_elsewhere("letter.docx", &content(1));
+            service.control.mark("letter.docx", Mark::Size(Some(said))).unwrap();
+            let machine = service.quiet_machine().await;
+            let size = async || {
+                let ino = machine.find("letter.docx").await.unwrap();
+                machine.files.getattr(ino, None).await.unwrap().0.size
+            };
+            assert_eq!(size().await, said as u64, "nobody knows better yet");
+            assert_eq!(machine.read("letter.docx").await.unwrap(), content(1), "{flavour:?} {said}");
+            assert_eq!(size().await, 200_000);
+            // What is told of the same version changes nothing, nor does a rename or a restart.
+            machine.rename("letter.docx", "report.docx").await.unwrap();
+            machine.rename("report.docx", "letter.docx").await.unwrap();
+            machine.look().await;
+            machine.sync().await;
+            assert_eq!(size().await, 200_000);
+            machine.crash();
+            let machine = service.quiet_machine().await;
+            let requests = service.requests("GET");
+            assert_eq!(machine.read("letter.docx").await.unwrap(), content(1));
+            assert!(service.requests("GET") - requests <= 2, "it is here");
+            // The next version has a length of its own.
+            service.write_elsewhere("letter.docx", &content(2));
+            machine.look().await;
+            assert_eq!(machine.read("letter.docx").await.unwrap(), content(2));
+            machine.write("letter.docx", "ours").await;
+            machine.sync().await;
+            assert_eq!(machine.read("letter.docx").await.unwrap(), "ours");
+            assert_eq!(contents(&service), ["ours"], "{flavour:?} {said}");
+        }
+    }
+}
+
+// S210.
+#[tokio::test(start_paused = true)]
+async fn another_length_of_what_the_service_does_not_write_into_is_an_error() {
+    for (flavour, name) in [(Flavour::Business, "data.bin"), (Flavour::Personal, "letter.docx")] {
+        let service = Service::new(flavour);
+        service.write_elsewhere(name, &"data".repeat(9000));
+        service.control.mark(name, Mark::Size(Some(30_000))).unwrap();
+        let machine = service.quiet_machine().await;
+        let error = machine.read(name).await.unwrap_err();
+        assert_eq!(error.errno(), libc::EIO, "{flavour:?} {error}");
+        service.control.mark(name, Mark::Size(None)).unwrap();
+        service.write_elsewhere(name, "another version");
+        machine.look().await;
+        assert_eq!(machine.read(name).await.unwrap(), "another version");
+    }
+}

@@ -552,6 +552,7 @@ pub(super) fn view_of(item: &RemoteItem, parent: Option<NodeId>, name: String) -
         mtime: item.mtime,
         btime: item.btime,
         malware: item.malware,
+        actual_size: None,
     }
 }
 
@@ -573,6 +574,8 @@ pub(super) fn merged(old: &RemoteView, item: &RemoteItem, parent: Option<NodeId>
     if version.hashes.is_empty() && (same_etag || same_ctag) {
         version.hashes = old.version.hashes.clone();
     }
+    let is_unchanged = (same_etag || same_ctag) && version.size == old.version.size;
+    let actual_size = old.actual_size.filter(|_| is_unchanged);
     RemoteView {
         item: item.id.clone(),
         parent,
@@ -581,5 +584,6 @@ pub(super) fn merged(old: &RemoteView, item: &RemoteItem, parent: Option<NodeId>
         mtime: item.mtime.or(old.mtime),
         btime: item.btime.or(old.btime),
         malware: item.malware,
+        actual_size,
     }
 }

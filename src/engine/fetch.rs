@@ -37,6 +37,7 @@ pub struct GraphFetch {
     /// Ids that items have now, by those that transfers under way know them by.
     renamed: Mutex<LruCache<ItemId, ItemId>>,
     parents: OnceLock<Parents>,
+    lengths: OnceLock<Lengths>,
     neighbours: Neighbours,
     /// An answer of the data host said which version it is.
     is_told_versions: AtomicBool,
@@ -47,6 +48,9 @@ pub(super) type Parents = Box<dyn Fn(&ItemId) -> Option<ItemId> + Send + Sync>;
 
 /// Asks what an item that is missing by its id is called now; none if it is gone.
 pub(super) type Finder = Box<dyn Fn(ItemId) -> BoxFuture<'static, Option<RemoteItem>> + Send + Sync>;
+
+/// Takes in how many bytes the content really has, where the service says otherwise.
+pub(super) type Lengths = Box<dyn Fn(ContentKey, u64) -> BoxFuture<'static, ()> + Send + Sync>;
 
 impl GraphFetch {
     /// A fetcher for the drive's content.
@@ -59,14 +63,18 @@ impl GraphFetch {
             finder: OnceLock::new(),
             renamed: Mutex::new(LruCache::new(RENAMED)),
             parents: OnceLock::new(),
+            lengths: OnceLock::new(),
             neighbours: Neighbours::default(),
             is_told_versions: AtomicBool::new(false),
         })
     }
 
-    /// Whom to ask about items that are missing by their ids.
-    pub(super) fn set_finder(&self, finder: Finder, parents: Parents) {
-        if self.finder.set(finder).is_err() || self.parents.set(parents).is_err() {
+    /// Whom to ask about items that are missing by their ids, and whom to tell about lengths.
+    pub(super) fn attend(&self, finder: Finder, parents: Parents, lengths: Lengths) {
+        let taken = self.finder.set(finder).is_ok()
+            && self.parents.set(parents).is_ok()
+            && self.lengths.set(lengths).is_ok();
+        if !taken {
             tracing::debug!("the engine was started again");
         }
     }
@@ -203,6 +211,14 @@ impl GraphFetch {
             self.look(&key, priority).await?;
         }
         let total = download.total.unwrap_or(key.size);
+        if total != key.size
+            && let Some(tell) = self.lengths.get()
+        {
+            // It has this version, and so this is its length.
+            self.look(&key, priority).await?;
+            tell(key, total).await;
+            return Err(FetchErrorKind::OtherSize { total }.into());
+        }
         let given = download.range;
         // A host may give all of the content for any range (graph-api 6.2).
         let skip = range.start.checked_sub(given.start).ok_or(FetchErrorKind::Protocol)?;

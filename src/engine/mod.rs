@@ -32,6 +32,7 @@ mod here;
 mod identity;
 mod keep;
 mod labels;
+mod lengths;
 mod listing;
 mod missing;
 mod mutant;
@@ -327,7 +328,17 @@ impl Engine {
             let folder = store.by_item(item).ok()??.remote.as_ref()?.parent?;
             Some(store.node(folder).ok()??.remote.as_ref()?.item.clone())
         });
-        self.0.fetch.set_finder(finder, parents);
+        let engine = Arc::downgrade(&self.0);
+        let lengths = Box::new(move |key, total| {
+            let engine = engine.upgrade().map(Engine);
+            async move {
+                if let Some(engine) = engine {
+                    engine.has_length(key, total).await;
+                }
+            }
+            .boxed()
+        });
+        self.0.fetch.attend(finder, parents, lengths);
         tokio::spawn(self.clone().observe_changes());
         tokio::spawn(self.clone().keep_pinned());
         // The channel tells of whole drives, to those who may see them.

@@ -18,6 +18,7 @@ pub(super) fn remote_at(item: &str, parent: NodeId, name: &str, content: u8) -> 
         mtime: Some(Timestamp(1)),
         btime: None,
         malware: false,
+        actual_size: None,
     }
 }
 

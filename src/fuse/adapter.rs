@@ -291,18 +291,24 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
         offset: u64,
         data: &[u8],
         write_flags: WriteFlags,
-        _flags: fuser::OpenFlags,
+        flags: fuser::OpenFlags,
         _lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
         let (files, caller) = (self.files(), caller(request));
         let (node, open, data) = (Ino(ino.0), Handle(handle.0), Bytes::copy_from_slice(data));
         let strip = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
+        // What was stored through a map has its place, whoever's handle it comes with.
+        let appends =
+            convert::open_flags(flags.0).append && !write_flags.contains(WriteFlags::FUSE_WRITE_CACHE);
         let operation = async move {
             if strip {
                 privileges::strip(&*files, caller, node, Some(open)).await?;
             }
-            files.write(node, open, offset, data).await
+            match appends {
+                true => files.append(node, open, offset, data).await,
+                false => files.write(node, open, offset, data).await,
+            }
         };
         let call = call_on(Op::Write, request, ino, handle);
         self.server.serve(call, Patience::Content, operation, answers::written(reply));

@@ -209,6 +209,7 @@ mod tests {
             mtime: None,
             btime: None,
             malware: false,
+            actual_size: None,
         }
     }
 

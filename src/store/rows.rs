@@ -30,7 +30,16 @@ const LOCAL_AT: usize = 33;
 const ATTRS_AT: usize = 50;
 const CTIME_AT: usize = 54;
 
-pub(super) const FLAG_MALWARE: i64 = 1;
+const FLAG_MALWARE: i64 = 1;
+/// Above the flags: one more than [`RemoteView::actual_size`], if there is one.
+const SIZE_SHIFT: u32 = 8;
+
+/// What stands in `r_flags`.
+pub(super) fn flags(view: &RemoteView) -> i64 {
+    let flags = if view.malware { FLAG_MALWARE } else { 0 };
+    // Sizes end long before the bits do (graph-api 4.4).
+    flags | view.actual_size.map_or(0, |size| ((size + 1) << SIZE_SHIFT) as i64)
+}
 
 fn corrupt(column: usize, what: &str) -> rusqlite::Error {
     rusqlite::Error::FromSqlConversionFailure(column, Type::Null, what.into())
@@ -55,6 +64,7 @@ fn view(row: &Row<'_>, at: usize) -> rusqlite::Result<Option<RemoteView>> {
     else {
         return Ok(None);
     };
+    let flags = row.get::<_, Option<i64>>(at + 11)?.unwrap_or(0);
     Ok(Some(RemoteView {
         item: ItemId::new(item),
         parent: row.get::<_, Option<i64>>(at + 1)?.map(NodeId),
@@ -71,7 +81,8 @@ fn view(row: &Row<'_>, at: usize) -> rusqlite::Result<Option<RemoteView>> {
         },
         mtime: time(row, at + 4)?,
         btime: time(row, at + 5)?,
-        malware: row.get::<_, Option<i64>>(at + 11)?.unwrap_or(0) & FLAG_MALWARE != 0,
+        malware: flags & FLAG_MALWARE != 0,
+        actual_size: (flags as u64 >> SIZE_SHIFT).checked_sub(1),
     }))
 }
 

@@ -16,6 +16,7 @@ fn view(item: &str, parent: NodeId, name: &str) -> RemoteView {
         mtime: Some(Timestamp(7)),
         btime: None,
         malware: false,
+        actual_size: None,
     }
 }
 

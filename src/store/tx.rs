@@ -7,7 +7,7 @@ use rusqlite::{Connection, OptionalExtension, Statement, Transaction, params};
 
 use super::StoreError;
 use super::items::Recent;
-use super::rows::{self, FLAG_MALWARE};
+use super::rows;
 use super::types::{Attempt, Change, LocalView, Node, NodeKind, Place, Power, RemoteView, SessionRow};
 use crate::model::names;
 use crate::model::{ItemId, NodeId, Timestamp};
@@ -1118,7 +1118,7 @@ fn bind_view(statement: &mut Statement<'_>, view: &RemoteView) -> rusqlite::Resu
     statement.raw_bind_parameter(10, hashes.quick_xor.as_ref().map(|hash| hash.as_slice()))?;
     statement.raw_bind_parameter(11, hashes.sha1.as_ref().map(|hash| hash.as_slice()))?;
     statement.raw_bind_parameter(12, hashes.sha256.as_ref().map(|hash| hash.as_slice()))?;
-    statement.raw_bind_parameter(13, if view.malware { FLAG_MALWARE } else { 0 })
+    statement.raw_bind_parameter(13, rows::flags(view))
 }
 
 pub(super) fn meta(db: &Connection, key: &str) -> rusqlite::Result<Option<String>> {

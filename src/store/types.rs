@@ -70,12 +70,15 @@ pub struct RemoteView {
     pub btime: Option<Timestamp>,
     /// The service refuses its content.
     pub malware: bool,
+    /// Bytes of the content as it comes, where the service says otherwise (graph-api 6.4). Versions are compared by what
+    /// it says.
+    pub actual_size: Option<u64>,
 }
 
 impl RemoteView {
-    /// Bytes, 0 where not told.
+    /// Bytes of the content, 0 where not told.
     pub fn size(&self) -> u64 {
-        self.version.size.unwrap_or(0)
+        self.actual_size.or(self.version.size).unwrap_or(0)
     }
 
     /// Its modification time is told, and the same second as `mtime`: the service keeps no more than that.

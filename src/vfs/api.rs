@@ -134,6 +134,16 @@ pub trait Filesystem: Send + Sync + 'static {
         data: Bytes,
     ) -> impl Future<Output = Result<u32, VfsError>> + Send;
 
+    /// Writes `data` behind the last byte, where the kernel takes the file to end at `offset`: it may not know yet of a
+    /// length that another client gave the file.
+    fn append(
+        &self,
+        ino: Ino,
+        handle: Handle,
+        offset: u64,
+        data: Bytes,
+    ) -> impl Future<Output = Result<u32, VfsError>> + Send;
+
     /// A descriptor of the handle was closed (handles opened for reading only never get here).
     fn flush(&self, ino: Ino, handle: Handle) -> impl Future<Output = Result<(), VfsError>> + Send;
 

@@ -37,6 +37,11 @@ pub trait Drive: Send + Sync + 'static {
     /// Which content the service has of the file; none for what it does not have.
     fn content_key(&self, node: &Node) -> Option<ContentKey>;
 
+    /// The service may give the content of the file another length than it tells, and nobody knows yet.
+    fn length_is_unsure(&self, _node: &Node) -> bool {
+        false
+    }
+
     /// A handle was opened; called before it can change anything.
     fn opened(&self, node: NodeId, writes: bool);
 

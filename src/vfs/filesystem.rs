@@ -83,7 +83,7 @@ impl<D: Drive> Filesystem for Vfs<D> {
             self.may_change()?;
         }
         self.drive.used();
-        self.open_node(caller, self.id(ino)?, flags)
+        self.open_measured(caller, self.id(ino)?, flags).await
     }
 
     async fn create(
@@ -104,6 +104,10 @@ impl<D: Drive> Filesystem for Vfs<D> {
 
     async fn write(&self, ino: Ino, handle: Handle, offset: u64, data: Bytes) -> Result<u32, VfsError> {
         self.write_at(self.id(ino)?, handle, offset, &data)
+    }
+
+    async fn append(&self, ino: Ino, handle: Handle, offset: u64, data: Bytes) -> Result<u32, VfsError> {
+        self.write_behind(self.id(ino)?, handle, offset, &data)
     }
 
     async fn flush(&self, ino: Ino, handle: Handle) -> Result<(), VfsError> {

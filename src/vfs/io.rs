@@ -6,6 +6,7 @@ use super::handles::FileHandle;
 use super::{Allocate, Drive, Handle, Seek, Vfs, VfsError};
 use crate::content::read_lent;
 use crate::model::{ByteRange, NodeId};
+use crate::store::Change;
 
 /// Bytes copied at once by copy_file_range, and in one call at most.
 const COPY_CHUNK: u64 = 1 << 20;
@@ -39,18 +40,46 @@ impl<D: Drive> Vfs<D> {
         offset: u64,
         data: &[u8],
     ) -> Result<u32, VfsError> {
+        self.write_where(id, handle, data, |_| offset).map(|_| data.len() as u32)
+    }
+
+    /// Writes behind the last byte, wherever the kernel takes that to be; if it was wrong, it is told.
+    pub(super) fn write_behind(
+        &self,
+        id: NodeId,
+        handle: Handle,
+        offset: u64,
+        data: &[u8],
+    ) -> Result<u32, VfsError> {
+        let end = self.write_where(id, handle, data, |size| size)?;
+        if end != offset {
+            tracing::debug!(node = %id, end, offset, "the kernel appended to another length");
+            self.drive.changed(&[Change::Node { id, content: true }]);
+        }
+        Ok(data.len() as u32)
+    }
+
+    /// Writes at the offset that `place` finds for a body of so many bytes; returns it.
+    fn write_where(
+        &self,
+        id: NodeId,
+        handle: Handle,
+        data: &[u8],
+        place: impl FnOnce(u64) -> u64,
+    ) -> Result<u64, VfsError> {
         let open = self.writer(id, handle)?;
-        let taken = u32::try_from(data.len()).map_err(|_| VfsError::Invalid)?;
-        open.file.with(|state| {
+        u32::try_from(data.len()).map_err(|_| VfsError::Invalid)?;
+        let at = open.file.with(|state| {
             state.make_writable(&self.drive, false)?;
-            state.write(offset, data)?;
+            let at = place(state.body.size());
+            state.write(at, data)?;
             state.touched(self.now());
-            Ok(())
+            Ok(at)
         })?;
         if open.flags.sync {
             self.sync_handle(id, handle)?;
         }
-        Ok(taken)
+        Ok(at)
     }
 
     pub(super) fn allocate(

@@ -12,16 +12,49 @@ use super::file::OpenFile;
 use super::handles::FileHandle;
 use super::namespace::{Created, Name, Namespace, Offer};
 use super::{Caller, Drive, Entry, Handle, OpenFlags, Opened, Vfs, VfsError};
-use crate::model::NodeId;
+use crate::model::{ByteRange, NodeId};
 use crate::store::{Change, Durability, Node, NodeKind, Power, Tx};
 
 /// Larger files keep their item when they are moved aside: copying them would take too long.
 const MATERIALISE_MAX: u64 = 256 << 20;
+/// How long an open waits for the first block of a document whose length is not sure.
+const MEASURE_MAX: Duration = Duration::from_secs(10);
 /// Between two looks at whether a map is still there.
 const STORES_LOOK: Duration = Duration::from_secs(1);
 
 impl<D: Drive> Vfs<D> {
-    pub(super) fn open_node(&self, caller: Caller, id: NodeId, flags: OpenFlags) -> Result<Opened, VfsError> {
+    /// Opens a file whose length is what its content has: programs seek from the end, and write behind it.
+    pub(super) async fn open_measured(
+        &self,
+        caller: Caller,
+        id: NodeId,
+        flags: OpenFlags,
+    ) -> Result<Opened, VfsError> {
+        let was_wrong = !flags.truncate && !self.is_denied(caller) && self.measure(id).await?;
+        let opened = self.open_node(caller, id, flags)?;
+        Ok(Opened { keep_cache: opened.keep_cache && !was_wrong, ..opened })
+    }
+
+    /// Finds out how long the content is where the service may tell another length than it gives, which its first block
+    /// shows. True if it did; false also where nobody can be asked: a read then fails.
+    async fn measure(&self, id: NodeId) -> Result<bool, VfsError> {
+        let node = self.node(id)?;
+        if !self.drive.length_is_unsure(&node) {
+            return Ok(false);
+        }
+        let (body, first) = (Body::clean(&self.drive, &node), ByteRange::at(0, 1));
+        let Some(cached) = body.cached().filter(|_| !body.is_here(first)) else { return Ok(false) };
+        match tokio::time::timeout(MEASURE_MAX, cached.read(first, &cached.reader())).await {
+            Ok(Ok(_)) => Ok(false),
+            Ok(Err(error)) => {
+                tracing::debug!(node = %id, %error, "the first block of a document did not come");
+                Ok(self.node(id)?.remote.as_ref().is_some_and(|view| view.actual_size.is_some()))
+            }
+            Err(_) => Ok(false),
+        }
+    }
+
+    fn open_node(&self, caller: Caller, id: NodeId, flags: OpenFlags) -> Result<Opened, VfsError> {
         let node = self.node(id)?;
         match node.kind {
             NodeKind::File => {}
@@ -60,7 +93,7 @@ impl<D: Drive> Vfs<D> {
             if flags.exclusive {
                 return Err(VfsError::Exists);
             }
-            let opened = self.open_node(caller, node.id, flags)?;
+            let opened = self.open_measured(caller, node.id, flags).await?;
             return Ok((self.entry(self.node(node.id)?.as_ref()), opened));
         }
         let (node, body) = self.create_row(caller, parent, &name, mode)?;

@@ -44,6 +44,10 @@ impl Drive for Engine {
         Engine::content_key(self, node)
     }
 
+    fn length_is_unsure(&self, node: &Node) -> bool {
+        Engine::length_is_unsure(self, node)
+    }
+
     fn opened(&self, node: NodeId, writes: bool) {
         Engine::opened(self, node, access(writes));
     }

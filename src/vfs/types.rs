@@ -110,7 +110,7 @@ pub struct OpenFlags {
     pub read: bool,
     /// Writing is allowed.
     pub write: bool,
-    /// O_APPEND (the kernel computes offsets; used for tests of intent only).
+    /// O_APPEND, as it was at the open: each write says whether it still is.
     pub append: bool,
     /// O_TRUNC, handed to open because FUSE_ATOMIC_O_TRUNC is requested.
     pub truncate: bool,

@@ -262,6 +262,11 @@ impl Filesystem for Memory {
         })
     }
 
+    async fn append(&self, ino: Ino, handle: Handle, _: u64, data: Bytes) -> R<u32> {
+        let end = self.with(ino, |node| node.bytes.len() as u64)?;
+        self.write(ino, handle, end, data).await
+    }
+
     async fn flush(&self, _: Ino, _: Handle) -> R<()> {
         Ok(())
     }

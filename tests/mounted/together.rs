@@ -1,12 +1,12 @@
 //! Another client changes the drive; the service stalls; the network goes.
 
 use std::fs;
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use onedrivefs::emulator::{Edit, Fault, FaultAction, Flavour};
+use onedrivefs::emulator::{Edit, Fault, FaultAction, Flavour, Mark, Rewrite};
 
 use crate::mounted_support::tree::Times;
 use crate::mounted_support::{Mounted, Options, process, until};
@@ -180,6 +180,88 @@ fn an_edit_here_follows_a_rename_and_survives_a_delete_there() {
     assert_eq!(mounted.control().id_of("d/new name"), id);
     assert!(until(SOON, || mounted.path("d/new name").exists() && !mounted.path("d/renamed").exists()));
     mounted.assert_truth_equals_tree("d", Times::Any);
+}
+
+// S210. The kernel believes a size that it was told, programs seek from it, and write behind it.
+#[test]
+fn a_document_of_another_length_than_was_told_is_whole_from_its_first_open_on() {
+    let Some(mounted) = Mounted::new(Flavour::DocumentLibrary, Options::default()) else { return };
+    mounted.control().switch(|switches| switches.rewrite = Rewrite::Off);
+    for (at, said) in [7, 100_000, 3_000_000].into_iter().enumerate() {
+        for way in ["cat", "tail", "append"] {
+            let name = format!("{way}-{at}.docx");
+            mounted.service.edit(&Edit::WritePattern { path: "hidden".into(), size: 300_000, seed: 5 });
+            mounted.control().mark("hidden", Mark::Size(Some(said))).expect("it is there");
+            mounted.service.edit(&Edit::Move { path: "hidden".into(), to: name.clone() });
+            let path = mounted.path(&name);
+            let told = || fs::metadata(&path).is_ok_and(|stat| stat.len() == said as u64);
+            assert!(until(SOON, told), "{}", mounted.log_tail());
+            let whole = mounted.control().content(&name).expect("it is there");
+            match way {
+                "cat" => {
+                    let mut cat = Command::new("cat");
+                    cat.arg(&path).stdin(Stdio::null());
+                    let output = process::output(cat);
+                    assert!(
+                        output.status.success() && output.stdout == whole,
+                        "{name}: {}",
+                        output.stdout.len()
+                    );
+                }
+                "tail" => {
+                    let mut file = fs::File::open(&path).expect("it opens");
+                    assert_eq!(file.metadata().expect("open").len(), 300_000, "{name}");
+                    file.seek(SeekFrom::End(-10)).expect("a seek");
+                    let mut end = Vec::new();
+                    file.read_to_end(&mut end).expect("it can be read");
+                    assert_eq!(end, whole[whole.len() - 10..], "{name}");
+                }
+                _ => {
+                    let mut file = fs::OpenOptions::new().append(true).open(&path).expect("it opens");
+                    file.write_all(b"more").expect("it is written");
+                    drop(file);
+                    let is_there =
+                        || mounted.control().content(&name).is_some_and(|now| now.ends_with(b"more"));
+                    assert!(until(SOON, is_there), "{}", mounted.log_tail());
+                    let sent = mounted.control().content(&name).expect("it is there");
+                    assert!(sent == [&whole[..], b"more"].concat(), "{name}: {}", sent.len());
+                }
+            }
+            let read = fs::read(&path).expect("it can be read");
+            assert!(read[..300_000] == whole[..], "{name}: {}", read.len());
+        }
+    }
+}
+
+// S211.
+#[test]
+fn what_is_appended_goes_behind_the_version_that_is_open_whatever_length_others_gave_the_file() {
+    let Some(mounted) = Mounted::usual() else { return };
+    for (name, theirs) in [("longer", "first, and a good deal longer\n"), ("shorter", "1\n")] {
+        mounted.service.write(name, b"first line\n");
+        let path = mounted.path(name);
+        assert!(until(SOON, || fs::read(&path).is_ok_and(|read| read == b"first line\n")));
+        let mut log = fs::OpenOptions::new().append(true).open(&path).expect("it opens");
+        mounted.service.write(name, theirs.as_bytes());
+        let later = format!("after {name}");
+        mounted.service.write(&later, b"");
+        assert!(until(SOON, || mounted.path(&later).exists()), "{}", mounted.log_tail());
+        log.write_all(b"ours\n").expect("it is written");
+        log.write_all(b"more\n").expect("it is written");
+        drop(log);
+        let both = || {
+            let found = fs::read_dir(mounted.path("")).expect("the root").flatten();
+            let mut found: Vec<_> = found
+                .filter(|entry| entry.file_name().to_string_lossy().starts_with(name))
+                .map(|entry| fs::read_to_string(entry.path()).unwrap_or_default())
+                .collect();
+            found.sort();
+            let mut wanted = [theirs, "first line\nours\nmore\n"];
+            wanted.sort_unstable();
+            found == wanted
+        };
+        assert!(until(SOON, both), "{name}: {}", mounted.log_tail());
+    }
 }
 
 // S12, S13.

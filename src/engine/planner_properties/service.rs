@@ -217,5 +217,6 @@ pub(super) fn view(number: u32, item: &Item, parent: NodeId) -> RemoteView {
         mtime: Some(Timestamp(item.mtime)),
         btime: None,
         malware: false,
+        actual_size: None,
     }
 }

@@ -251,6 +251,10 @@ impl<O: Outside> Filesystem for Forest<O> {
         self.of(ino).await?.write(ino, handle, offset, data).await
     }
 
+    async fn append(&self, ino: Ino, handle: Handle, offset: u64, data: Bytes) -> Result<u32, VfsError> {
+        self.of(ino).await?.append(ino, handle, offset, data).await
+    }
+
     async fn flush(&self, ino: Ino, handle: Handle) -> Result<(), VfsError> {
         self.of(ino).await?.flush(ino, handle).await
     }

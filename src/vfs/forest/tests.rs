@@ -163,6 +163,7 @@ fn link(trees: &Trees, slot: u16, name: &str, item: &str) -> Ino {
         mtime: None,
         btime: None,
         malware: false,
+        actual_size: None,
     };
     let made = files.drive().store().write(Durability::Process, |tx| {
         let id = tx.insert(NodeKind::Shortcut)?;

@@ -228,6 +228,7 @@ pub(super) fn view(item: &str, parent: NodeId, name: &str) -> RemoteView {
         mtime: Some(Timestamp(7_000_000_000)),
         btime: Some(Timestamp(7)),
         malware: false,
+        actual_size: None,
     }
 }
 

@@ -285,6 +285,7 @@ impl World {
             mtime: Some(Timestamp(5_000_000_000)),
             btime: Some(Timestamp(4_000_000_000)),
             malware: false,
+            actual_size: None,
         }
     }
 
