@@ -375,6 +375,67 @@ async fn a_file_that_went_with_its_folder_before_the_answer_that_made_it_is_not_
     }
 }
 
+// S32.
+#[tokio::test(start_paused = true)]
+async fn a_file_that_went_before_the_drive_was_read_anew_and_the_answer_that_made_it_came_is_not_shown() {
+    for flavour in FLAVOURS {
+        let service = Service::new(flavour);
+        service.write_elsewhere("other", "theirs");
+        let machine = service.quiet_machine().await;
+        service.control.inject(Fault {
+            method: Some("PUT".into()),
+            path: None,
+            op: None,
+            skip: 0,
+            count: Some(1),
+            action: FaultAction::Stall { after: true },
+        });
+        machine.write("f", "mine").await;
+        under_way().await;
+        service.edit(Edit::Delete { path: "f".into() });
+        // It lists what is there: nothing tells of the file that is gone.
+        service.control.delta_resync(Resync::Plain);
+        machine.look().await;
+        service.control.release_stalls();
+        machine.sync().await;
+        machine.look().await;
+        assert_eq!(service.tree(), [file("other", "theirs")], "{flavour:?}");
+        assert_eq!(machine.list("").await, ["other"], "{flavour:?}");
+    }
+}
+
+// S32.
+#[tokio::test(start_paused = true)]
+async fn what_is_not_listed_any_more_and_cannot_be_looked_at_is_looked_at_later() {
+    for flavour in FLAVOURS {
+        let service = Service::new(flavour);
+        service.write_elsewhere("d/f", "theirs");
+        let machine = service.quiet_machine().await;
+        let item = service.control.id_of("d").expect("an id");
+        service.edit(Edit::Delete { path: "d".into() });
+        service.control.delta_resync(Resync::Plain);
+        let locked = service.control.inject(Fault {
+            method: Some("GET".into()),
+            path: Some(format!("/items/{item}")),
+            op: None,
+            skip: 0,
+            count: None,
+            action: FaultAction::Status {
+                status: 423,
+                code: Some("resourceLocked".into()),
+                inner: None,
+                retry_after: None,
+                after: false,
+            },
+        });
+        machine.look().await;
+        assert_eq!(machine.list("").await, ["d"], "{flavour:?}: nobody knows that it is gone");
+        service.control.remove_fault(locked);
+        machine.look().await;
+        assert!(machine.list("").await.is_empty(), "{flavour:?}");
+    }
+}
+
 // S36.
 #[tokio::test(start_paused = true)]
 async fn a_folder_that_another_client_moved_to_where_ours_was_to_be_made_is_not_taken_for_ours() {

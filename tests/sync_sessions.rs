@@ -220,11 +220,15 @@ async fn an_upload_refused_for_an_unknown_session_says_so_and_goes_on_when_that_
 
 // S92.
 #[tokio::test(start_paused = true)]
-async fn what_another_client_makes_with_our_very_bytes_stays_when_our_upload_never_began() {
-    for flavour in FLAVOURS {
+async fn what_another_client_makes_with_our_very_bytes_stays_when_our_upload_did_not_end() {
+    for (flavour, op) in
+        FLAVOURS.into_iter().flat_map(|flavour| ["upload.create", "upload.fragment"].map(|op| (flavour, op)))
+    {
         let service = Service::new(flavour);
         let machine = service.quiet_machine().await;
-        fault(&service, "upload.create", 0, None, FaultAction::Reset { after: false });
+        fault(&service, op, 0, None, FaultAction::Reset { after: false });
+        fault(&service, "item.get", 0, None, FaultAction::Reset { after: false });
+        fault(&service, "upload.status", 0, None, FaultAction::Reset { after: false });
         machine.write("x", "the same").await;
         machine.set_mtime("x", 1_600_000_000).await.unwrap();
         tokio::time::sleep(Duration::from_secs(30)).await;
@@ -234,7 +238,7 @@ async fn what_another_client_makes_with_our_very_bytes_stays_when_our_upload_nev
         machine.sync().await;
         machine.look().await;
         machine.sync().await;
-        assert_eq!(service.tree(), [file("x", "the same")], "{flavour:?}");
+        assert_eq!(service.tree(), [file("x", "the same")], "{flavour:?} {op}");
     }
 }
 

@@ -269,19 +269,23 @@ impl Engine {
 
     /// Finds out what became of an attempt whose answer was lost.
     async fn verify(&self, node: &Node, send: Send) -> Result<(), EngineError> {
-        if self.never_began(&send).await? {
-            tracing::info!(node = %node.id, "an upload whose answer was lost had not begun");
-            return self.attempt_is_over(node.id).await;
-        }
         let (drive, sent_seq) = (&self.0.drive.id, self.0.store.sequence());
-        let found = match &send {
-            Send::Mkdir { parent, name } | Send::Create { parent, name, .. } => {
+        let found = match (self.may_have_made(&send).await, &send) {
+            (Ok(false), _) => {
+                tracing::info!(node = %node.id, "an upload whose answer was lost had not ended");
+                return self.attempt_is_over(node.id).await;
+            }
+            (Err(error), _) => Err(error),
+            (Ok(true), Send::Mkdir { parent, name } | Send::Create { parent, name, .. }) => {
                 self.0.graph.child(drive, parent, name, Priority::Upload).await
             }
-            Send::Replace { item, .. }
-            | Send::Move { item, .. }
-            | Send::SetTime { item, .. }
-            | Send::Delete { item, .. } => self.0.graph.item(drive, item, Priority::Upload).await,
+            (
+                Ok(true),
+                Send::Replace { item, .. }
+                | Send::Move { item, .. }
+                | Send::SetTime { item, .. }
+                | Send::Delete { item, .. },
+            ) => self.0.graph.item(drive, item, Priority::Upload).await,
         };
         let found = match found {
             Ok(item) => self.is_ours(node, &send, &item).await.map(|ours| (item, ours)),

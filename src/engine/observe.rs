@@ -32,6 +32,8 @@ pub(super) const LAST: &str = "last_delta";
 /// Sequence number at which the first page of the unfinished enumeration was there: what happens on the service after it
 /// is told by a later page or round, but not what happened before, however often that page had to be asked for.
 const FIRST_SEQ: &str = "enumeration_seq";
+/// The same of the newest enumeration, which may have ended.
+pub(super) const READ_FROM: &str = "read_from_seq";
 /// Sequence number up to which own operations do not spare an item that the enumeration did not show a look.
 pub(super) const SWEEP: &str = "sweep_seq";
 
@@ -192,7 +194,9 @@ impl Engine {
                             let there = items.iter().filter(|item| !item.deleted);
                             enumerate(tx, &mut applier, there, seen)?;
                             if tx.meta(FIRST_SEQ)?.is_none() {
-                                tx.set_meta(FIRST_SEQ, Some(&tx.sequence().to_string()))?;
+                                let first = tx.sequence().to_string();
+                                tx.set_meta(FIRST_SEQ, Some(&first))?;
+                                tx.set_meta(READ_FROM, Some(&first))?;
                             }
                         } else if Mutant::RoundByPage.is_planted() {
                             let seen = Seen { source: Source::Report, sent_seq, now };
@@ -296,7 +300,15 @@ impl Engine {
                 },
                 Err(error) if matches!(classify(&error), Verdict::Look | Verdict::Park { .. }) => {
                     tracing::debug!(%item, %error, "an item that was not listed cannot be looked at");
-                    self.has_left(&item, &error).await.then(|| RemoteItem::gone(item.clone()))
+                    let gone = self.has_left(&item, &error).await.then(|| RemoteItem::gone(item.clone()));
+                    if gone.is_none() {
+                        // No later report tells of it again.
+                        let (inner, item) = (self.0.clone(), item.clone());
+                        let doubt =
+                            move || inner.store.write(Durability::Process, |tx| add_doubts(tx, &[item]));
+                        self.0.blocking.start(doubt).await?;
+                    }
+                    gone
                 }
                 Err(_) => return Ok(false),
             };
@@ -386,6 +398,7 @@ impl Inner {
             if enumerating {
                 let first = tx.meta(FIRST_SEQ)?.unwrap_or_else(|| tx.sequence().to_string());
                 tx.set_meta(FIRST_SEQ, None)?;
+                tx.set_meta(READ_FROM, Some(&first))?;
                 tx.set_meta(SWEEP, Some(&first))?;
             }
             add_doubts(tx, &applier.effects.doubted)

@@ -4,6 +4,7 @@ use super::apply::{Applier, Effects, Seen, Source, content_key, is_rewritten, me
 use super::circle;
 use super::doubts::add_doubts;
 use super::execute::has_sent_content;
+use super::observe::READ_FROM;
 use super::op::Send;
 use super::planner::is_swap_name;
 use super::settle::{discard_item, gone as folder_gone};
@@ -48,8 +49,14 @@ impl Inner {
         let mut applier = self.applier();
         // A power cut that takes this back leaves the attempt, which is then verified.
         let committed = self.store.write_changes(Durability::Process, |tx| -> Result<(), StoreError> {
-            let was_unknown = tx.attempt(id)?.is_some_and(|attempt| attempt.unknown);
+            let attempt = tx.attempt(id)?;
+            let was_unknown = attempt.as_ref().is_some_and(|attempt| attempt.unknown);
             tx.remove_attempt(id)?;
+            if let (Some(item), true) = (result, send.item().is_none())
+                && attempt.map(|attempt| was_read_since(tx, attempt.sent_seq)).transpose()?.unwrap_or(false)
+            {
+                applier.effects.doubted.push(item.id.clone());
+            }
             match result {
                 Some(item) => record_item(tx, id, send, item, now, &mut applier)?,
                 None => record_deleted(tx, id, send, now, &mut applier)?,
@@ -102,6 +109,13 @@ impl Inner {
         self.sink.changed(&committed.changes);
         Ok(applier.effects)
     }
+}
+
+/// Whether the drive was read anew since something was sent. What that made, and another client deleted before, was not
+/// listed, and no later report tells of it.
+fn was_read_since(tx: &Tx<'_>, sent_seq: u64) -> Result<bool, StoreError> {
+    let first: Option<u64> = tx.meta(READ_FROM)?.and_then(|text| text.parse().ok());
+    Ok(first.is_some_and(|first| sent_seq <= first))
 }
 
 fn record_item(

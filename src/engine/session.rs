@@ -227,7 +227,7 @@ impl Engine {
         match self.read_result(job).await {
             Ok(item) if self.is_ours(job.node, job.send, &item).await? => return Ok(item),
             Ok(_) | Err(GraphError::NotFound { .. }) => {}
-            // It may have been committed: its row stays (`never_began`).
+            // It may have been committed: its row stays (`may_have_made`).
             Err(unknown) => return Err(unknown),
         }
         // Where it is not quite gone, it would stand in the way of the next.
@@ -285,20 +285,27 @@ impl Engine {
         if let Err(error) = self.0.remember_session(job, &made, deferred).await {
             tracing::error!(%error, "an upload session could not be recorded");
             self.0.graph.cancel_session(&made.url).await?;
-            return Err(GraphError::Configuration { what: format!("an upload cannot be noted: {error}") });
+            return Err(unnoted(error));
         }
         Ok(Open { url: made.url, next: made.next, deferred })
     }
 
-    /// Whether an attempt without an answer was to make a file in a session that never was: none is recorded, and no
-    /// byte is sent before that. What is at its place then is another client's, though it were the very same bytes.
-    pub(super) async fn never_began(&self, send: &Send) -> Result<bool, StoreError> {
-        let Send::Create { content, size, mtime, .. } = send else { return Ok(false) };
+    /// Whether an attempt without an answer may have made a file. What is to be made in a session is not there before the
+    /// session has ended, and no byte is sent before its row is stored: what is at its place until then is another
+    /// client's, though it were the very same bytes.
+    pub(super) async fn may_have_made(&self, send: &Send) -> Result<bool, GraphError> {
+        let Send::Create { content, size, mtime, .. } = send else { return Ok(true) };
         if self.goes_in_one_put(*size, *mtime) {
-            return Ok(false);
+            return Ok(true);
         }
         let (inner, content) = (self.0.clone(), *content);
-        self.0.blocking.start(move || inner.store.session(content)).await.map(|row| row.is_none())
+        let row = self.0.blocking.start(move || inner.store.session(content)).await.map_err(unnoted)?;
+        let Some(row) = row else { return Ok(false) };
+        match self.0.graph.session_status(&SessionUrl::new(row.url)).await {
+            Ok(_) => Ok(false),
+            Err(GraphError::SessionGone { .. }) => Ok(true),
+            Err(error) => Err(error),
+        }
     }
 
     /// Sessions that this node began with other content: while one is open, another is refused.
@@ -340,6 +347,12 @@ impl Engine {
             }
             engine.0.cancelling.store(false, Ordering::Release);
         });
+    }
+}
+
+fn unnoted(error: StoreError) -> GraphError {
+    GraphError::Configuration {
+        what: format!("what is known of an upload cannot be read or written: {error}"),
     }
 }
 

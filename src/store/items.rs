@@ -111,11 +111,11 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// The row is about to hold this item, where it may hold another one.
-    pub(super) fn change_item(&mut self, id: NodeId, item: Option<&ItemId>) -> Result<(), StoreError> {
+    /// The row is about to hold this item, where it may hold another one. True if it did not hold it before.
+    pub(super) fn change_item(&mut self, id: NodeId, item: Option<&ItemId>) -> Result<bool, StoreError> {
         let former = self.item_of(id)?;
         if former.as_ref() == item {
-            return Ok(());
+            return Ok(false);
         }
         if let Some(former) = former {
             self.list_items()?;
@@ -126,12 +126,12 @@ impl Tx<'_> {
                     .execute(entry)?;
             }
         }
-        let Some(item) = item else { return Ok(()) };
+        let Some(item) = item else { return Ok(false) };
         match self.item_id(item)? {
             Some(holder) => Err(two_rows(id, holder).into()),
             None => {
                 self.put_item(id, item);
-                Ok(())
+                Ok(true)
             }
         }
     }

@@ -501,3 +501,26 @@ fn a_pin_follows_its_item_and_reaches_what_is_below_it() {
         .unwrap();
     assert!(store.inspect(|tx| tx.pins()).unwrap().is_empty());
 }
+
+#[test]
+fn what_was_asked_of_an_item_before_another_row_took_it_over_may_be_older_than_that_row() {
+    let (_dir, store) = store();
+    let ids = store.write(Durability::Process, |tx| {
+        Ok::<_, StoreError>((file(tx, "item", NodeId::ROOT, "a")?, tx.insert(NodeKind::File)?))
+    });
+    let (from, to) = ids.unwrap();
+    let asked = store.sequence();
+    let moved = store.write(Durability::Process, |tx| {
+        let view = tx.node(from)?.remote;
+        tx.set_remote(from, None)?;
+        tx.set_remote(to, view.as_ref())?;
+        tx.seen(to)
+    });
+    assert!(moved.unwrap() > asked);
+    let same = store.write(Durability::Process, |tx| {
+        let (view, before) = (tx.node(to)?.remote, tx.seen(to)?);
+        tx.set_remote(to, view.as_ref())?;
+        Ok::<_, StoreError>(tx.seen(to)? == before)
+    });
+    assert!(same.unwrap(), "nothing else of the item is known by that");
+}

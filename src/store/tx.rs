@@ -327,7 +327,10 @@ impl<'a> Tx<'a> {
 
     /// Replaces the remote view. `None`: no such item on the service.
     pub fn set_remote(&mut self, id: NodeId, view: Option<&RemoteView>) -> Result<(), StoreError> {
-        self.change_item(id, view.map(|view| &view.item))?;
+        if self.change_item(id, view.map(|view| &view.item))? {
+            // What was asked of the item while another row had it may be older than what that row knew.
+            self.set_seen(id)?;
+        }
         match view {
             Some(view) => self
                 .write_view(
