@@ -120,6 +120,10 @@ impl ControlHandler for Fake {
         })
     }
 
+    fn yield_state(&self) -> BoxFuture<'_, Result<(), ControlError>> {
+        Box::pin(async { Ok(()) })
+    }
+
     fn refresh(&self, path: PathBuf) -> BoxFuture<'_, Result<(), ControlError>> {
         self.asked.lock().unwrap().push(format!("refresh {}", path.display()));
         Box::pin(async { Ok(()) })

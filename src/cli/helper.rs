@@ -10,17 +10,13 @@ use std::time::Duration;
 
 use super::output::CliError;
 use super::{journal, mountpoint, umount};
-use crate::config::{Environment, without_unknown_options};
-use crate::daemon::control::{Client, Request};
+use crate::config::without_unknown_options;
 use crate::daemon::{exit, mounts};
 
 /// Exit codes as mount(8) and umount(8) document them.
 const CALLED_WRONGLY: u8 = 1;
 const SYSTEM_ERROR: u8 = 2;
 const FAILED: u8 = 32;
-
-/// How often an unmount that was asked for is looked for.
-const LOOK: Duration = Duration::from_millis(20);
 
 /// The helper that the program is called as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -193,25 +189,11 @@ fn end(call: &Call) -> Result<u8, CliError> {
     umount::run(&umount::Args::of_helper(directory, limit, call.lazy))
 }
 
-/// Returns as soon as the mount is gone.
+/// Returns as soon as the mount is gone. This process unmounts, not the daemon: while systemd lets an idle mount go, the
+/// trap makes everybody wait but the processes of systemd's own group, of which this is one.
 fn leave_to_trap(directory: &Path, lazy: bool) -> Result<u8, CliError> {
-    let Some(mut client) = Client::of_mount(&Environment::of_process(), directory) else {
-        return umount::run(&umount::Args::of_helper(directory.to_owned(), None, lazy));
-    };
-    // The daemon goes on with it when this process has ended.
-    let asking = std::thread::spawn(move || {
-        client.ask(&Request::Unmount { drain_timeout_ms: None, lazy }, &mut |_| {}).map(|_| ())
-    });
-    while mounts::is_mounted(directory) && !asking.is_finished() {
-        std::thread::sleep(LOOK);
-    }
-    if !mounts::is_mounted(directory) {
-        return Ok(exit::OK);
-    }
-    match asking.join() {
-        Ok(Err(error)) => Err(error.into()),
-        _ => Err(CliError::new(exit::BUSY, directory.display(), "it is still mounted", "try again")),
-    }
+    mounts::unmount_here(directory, lazy)?;
+    Ok(exit::OK)
 }
 
 /// Whether the machine is being shut down. Where systemd does not answer: no.

@@ -269,11 +269,12 @@ fn stay_behind(args: &Args) -> u8 {
 }
 
 fn ended(report: &ExitReport) -> u8 {
-    if report.unsent == 0 {
-        return exit::OK;
+    let exit_code = if report.unsent == 0 { exit::OK } else { exit::UNSENT };
+    if report.unsent > 0 {
+        tracing::warn!("{} still unsent; kept, and sent at the next mount", changes(report.unsent));
     }
-    tracing::warn!("{} still unsent; kept, and sent at the next mount", changes(report.unsent));
-    exit::UNSENT
+    tracing::info!(exit_code, "the daemon ends");
+    exit_code
 }
 
 /// Starts this program again for the same mount and waits until that one is usable or has failed.

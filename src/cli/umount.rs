@@ -61,7 +61,7 @@ pub fn run(args: &Args) -> Result<u8, CliError> {
         None if mounts::is_mounted(&mountpoint) => {
             let lost = format!("{}: its daemon is gone; unmounting", mountpoint.display());
             eprintln!("onedrivefs: {lost}");
-            mounts::unmount_dead(&mountpoint, args.lazy)?;
+            mounts::unmount_here(&mountpoint, args.lazy)?;
             Outcome::default()
         }
         None => return Err(not_mounted(&mountpoint)),

@@ -87,7 +87,7 @@ pub(super) fn plant(
     make_private(&state)?;
     let lock = {
         let _one = shared.looking.lock().unwrap_or_else(PoisonError::into_inner);
-        StateLock::take(&state).map_err(|error| store_error(&state, &error))?
+        super::yielding::lock(&state)?
     };
     let store = Arc::new(open_store(&state, &drive, top.as_ref())?);
     store.limit_memory(settings.metadata_memory);

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::assemble::{
     NotFound, Planted, Shared, disk_error, find_drive, find_error, is_unfinished, keep_cache_small,
-    keep_log_short, known_drive, make_private, no_drive, plant, replace_file, store_error, vfs_config,
+    keep_log_short, known_drive, make_private, no_drive, plant, replace_file, vfs_config,
 };
 use super::{DaemonError, exit};
 use crate::auth::TokenSource;
@@ -187,7 +187,7 @@ pub(super) async fn assemble(
         }
         Asked::Many(shown) => {
             make_private(&dir)?;
-            let lock = StateLock::take(&dir).map_err(|error| store_error(&dir, &error))?;
+            let lock = super::yielding::lock(&dir)?;
             drives.running().locks.push(lock);
             let mut catalog = drives.kept()?.unwrap_or_else(Catalog::of_drives);
             let refused = |error: VfsError| disk_error(&dir, &error);
@@ -209,6 +209,11 @@ impl Drives {
         let mut running = self.running();
         running.started = true;
         running.waiting.drain(..).for_each(|engine| follow(&engine));
+    }
+
+    /// Keeps all states locked until the process ends.
+    pub fn keep_locked(&self) {
+        std::mem::forget(std::mem::take(&mut self.running().locks));
     }
 
     /// Has a drive followed once the mount is there.

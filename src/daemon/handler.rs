@@ -14,6 +14,7 @@ use super::control::{
 };
 use super::drives::{Drives, Files};
 use super::report::{parked, waits};
+use super::yielding::Yielding;
 use super::{exit, keeping, mounts, settling};
 use crate::config::MountSettings;
 use crate::engine::{self, Engine, EngineError, EngineStatus, SettleError, State, Waiting};
@@ -34,6 +35,7 @@ pub(super) struct Handler {
     settings: MountSettings,
     session: Arc<MountedSession>,
     drain: Arc<DrainLimit>,
+    yielding: Arc<Yielding>,
 }
 
 /// A part of a drive that a path means.
@@ -41,19 +43,34 @@ pub(super) type DrivePart = Part<Engine>;
 
 /// How long the daemon sends what is unsent once the mount has ended.
 #[derive(Debug)]
-pub(super) struct DrainLimit(Mutex<Duration>);
+pub(super) struct DrainLimit(Mutex<Drain>);
+
+#[derive(Debug)]
+struct Drain {
+    limit: Duration,
+    /// Whoever unmounts has said so.
+    said: bool,
+}
 
 impl DrainLimit {
     pub(super) fn new(limit: Duration) -> Arc<Self> {
-        Arc::new(Self(Mutex::new(limit)))
+        Arc::new(Self(Mutex::new(Drain { limit, said: false })))
     }
 
     pub(super) fn get(&self) -> Duration {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).limit
+    }
+
+    /// Lets it take longer, unless somebody who unmounts has said how long.
+    pub(super) fn raise(&self, limit: Duration) {
+        let mut current = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if !current.said {
+            current.limit = current.limit.max(limit);
+        }
     }
 
     fn set(&self, limit: Duration) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = limit;
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Drain { limit, said: true };
     }
 }
 
@@ -63,9 +80,10 @@ impl Handler {
         drives: Arc<Drives>,
         session: Arc<MountedSession>,
         drain: Arc<DrainLimit>,
+        yielding: Arc<Yielding>,
     ) -> Self {
         let settings = drives.shared.settings.clone();
-        Self { files, drives, settings, session, drain }
+        Self { files, drives, settings, session, drain, yielding }
     }
 
     /// A path in the mount, as people write it.
@@ -335,6 +353,10 @@ impl ControlHandler for Handler {
             self.wait_for_sync(Path::new(""), Some(limit), &progress).await
         }
         .boxed()
+    }
+
+    fn yield_state(&self) -> BoxFuture<'_, Result<(), ControlError>> {
+        self.yielding.ask().boxed()
     }
 
     fn refresh(&self, path: PathBuf) -> BoxFuture<'_, Result<(), ControlError>> {

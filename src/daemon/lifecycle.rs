@@ -12,6 +12,8 @@ use tokio_util::sync::CancellationToken;
 use super::control::Server;
 use super::drives::{Assembled, Drives, Files, assemble, shown};
 use super::handler::{DrainLimit, Handler};
+use super::mounts::is_over_trap;
+use super::yielding::Yielding;
 use super::{DaemonError, ExitReport, exit, report};
 use crate::auth::TokenSource;
 use crate::config::{Environment, MountSettings};
@@ -24,6 +26,8 @@ use crate::model::NodeId;
 
 /// How long a busy mount may take to end after a signal before it is detached.
 const DETACH_AFTER: Duration = Duration::from_secs(1);
+/// How long what is unsent is sent where an automount was idle: nobody waits for it, and the next mount ends it.
+const UNATTENDED: Duration = Duration::from_secs(3600);
 /// How often the log says how far the last sending is.
 const DRAIN_WORD: Duration = Duration::from_secs(5);
 
@@ -78,8 +82,14 @@ pub(super) fn serve(
         let refreshing = tokio::spawn(refresh_on_signal(signals.take_refresh()?, files.clone()));
         let shutdown = CancellationToken::new();
         let limit = DrainLimit::new(settings.drain_timeout);
-        let handler =
-            Handler::new(files.clone(), Arc::clone(&assembled.drives), Arc::clone(&session), limit.clone());
+        let yielding = Arc::new(Yielding::new(Arc::clone(&session)));
+        let handler = Handler::new(
+            files.clone(),
+            Arc::clone(&assembled.drives),
+            Arc::clone(&session),
+            limit.clone(),
+            Arc::clone(&yielding),
+        );
         let control = start_control(&settings, handler, shutdown.clone());
         ready();
         let mut broken = false;
@@ -87,6 +97,9 @@ pub(super) fn serve(
             end = session.wait() => {
                 tracing::info!(?end, "the mount has ended");
                 broken = end == SessionEnd::Broken;
+                if is_over_trap(&settings.mountpoint) {
+                    limit.raise(UNATTENDED);
+                }
             }
             () = signals.next() => end_mount(&session).await,
         }
@@ -106,6 +119,10 @@ pub(super) fn serve(
         let report = tokio::select! {
             biased;
             report = release => report,
+            () = yielding.asked() => {
+                tracing::info!("another mount wants the drive: what is unsent is left to it");
+                left(&files).await
+            }
             report = sending => report,
         };
         refreshing.abort();
@@ -117,6 +134,8 @@ pub(super) fn serve(
             control.await.ok();
         }
         close(&files)?;
+        // Until the process ends, something may still be under way that writes.
+        assembled.drives.keep_locked();
         if broken {
             return Err(DaemonError {
                 what: settings.mountpoint.display().to_string(),
@@ -230,6 +249,11 @@ async fn drain(files: &Files, limit: Duration, signals: &mut Signals) -> ExitRep
         _ = all => {}
         () = signals.next() => tracing::warn!("told to end before everything was sent"),
     }
+    left(files).await
+}
+
+/// What remains unsent, said with its reasons.
+async fn left(files: &Files) -> ExitReport {
     let mut report = ExitReport::default();
     for part in files.parts(Path::new("")).unwrap_or_default() {
         let left = part.files.drive().left_below(NodeId::ROOT).await.unwrap_or_default();

@@ -17,6 +17,7 @@ mod settling;
 pub mod signin;
 pub mod thumbnails;
 pub mod transfer;
+mod yielding;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

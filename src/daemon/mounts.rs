@@ -38,8 +38,9 @@ pub fn tell_umount(path: &Path) -> std::io::Result<()> {
 const TRIES: u32 = 20;
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Removes a mount whose daemon is gone; `lazy`: though programs are in it.
-pub fn unmount_dead(path: &Path, lazy: bool) -> Result<(), DaemonError> {
+/// Takes a mount out of the tree without its daemon, which may be gone; `lazy`: though programs are in it. A daemon that
+/// lives sends what is unsent then, and ends.
+pub fn unmount_here(path: &Path, lazy: bool) -> Result<(), DaemonError> {
     let how = if lazy { Unmount::Lazy } else { Unmount::WhenIdle };
     Ok(stop_patiently(|| unmount(path, how), std::thread::sleep)?)
 }

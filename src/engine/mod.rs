@@ -354,6 +354,7 @@ impl Engine {
     /// Ends observing and sending; what is in flight is left to be verified by the next run.
     pub fn stop(&self) {
         self.0.stop.cancel();
+        self.0.staging.end();
         self.0.progress.notify_waiters();
     }
 

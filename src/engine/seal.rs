@@ -16,6 +16,9 @@ impl Engine {
     /// Seals `content` of the node, unless somebody began to write it meanwhile.
     pub(super) async fn seal(&self, node: &Node, content: u64) -> Result<(), EngineError> {
         let sealing = self.seal_content(node, content).await;
+        if self.0.stop.is_cancelled() {
+            return Ok(());
+        }
         let (inner, id) = (self.0.clone(), node.id);
         let changed_seq = node.local.as_ref().map_or(0, |local| local.changed_seq);
         let recorded = self.0.blocking.start(move || {

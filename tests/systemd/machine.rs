@@ -232,7 +232,7 @@ impl Machine {
         command
             .args(["--mount", "--uts", "--ipc", "--net", "--pid", "--root", "--wd=/", "--", "/bin/sh", "-c"]);
         command
-            .arg(line)
+            .arg(format!("cd /; {line}"))
             .env_clear()
             .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
         command.stdin(Stdio::null());

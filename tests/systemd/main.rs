@@ -7,6 +7,7 @@
 #[path = "../mounted_support/mod.rs"]
 mod mounted_support;
 
+mod automount;
 mod helper;
 mod machine;
 mod setting;
@@ -22,6 +23,10 @@ type Part = (&'static str, fn());
 const PARTS: &[Part] = &[
     ("mount_helper", helper::mount_and_umount),
     ("mount_helper_on_the_overlay", helper::on_the_overlay),
+    ("automount", automount::first_access_and_idle),
+    ("automount_shipped", automount::shipped_units),
+    ("automount_unsent", automount::unsent_when_idle),
+    ("automount_offline", automount::without_a_network),
     ("mount_helper_mutant", helper::a_helper_that_returns_too_early_is_noticed),
 ];
 

@@ -23,6 +23,7 @@ mod tests;
 use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
 pub use file::{Base, StagingFile};
@@ -169,6 +170,8 @@ struct Shared {
     boot: u64,
     disk: Disk,
     space: FreeSpace,
+    /// Nothing is sealed any more.
+    ending: AtomicBool,
     /// What is open, so that a content is never loaded twice.
     open: Mutex<HashMap<StagingId, Weak<StagingFile>>>,
 }
@@ -183,7 +186,21 @@ impl Staging {
         let hash = blake3::hash(config.boot.as_bytes());
         let boot = u64::from_le_bytes(std::array::from_fn(|index| hash.as_bytes()[index]));
         let space = FreeSpace::new(config.min_free_bytes);
-        Ok(Self { shared: Arc::new(Shared { config, boot, disk, space, open: Mutex::default() }) })
+        Ok(Self {
+            shared: Arc::new(Shared {
+                config,
+                boot,
+                disk,
+                space,
+                ending: AtomicBool::new(false),
+                open: Mutex::default(),
+            }),
+        })
+    }
+
+    /// Seals nothing any more; what is being sealed is given up. For a daemon that ends and is waited for.
+    pub fn end(&self) {
+        self.shared.ending.store(true, Ordering::Relaxed);
     }
 
     /// Identifies this boot of the machine.

@@ -1,6 +1,7 @@
 //! Sealing: from a content that may change to one that does not, with its hashes.
 
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::StagingError;
 use super::file::StagingFile;
@@ -25,7 +26,8 @@ pub struct Sealed {
 impl StagingFile {
     /// Seals the content: durable, hashed, and refusing changes from here on. Waits for the disk.
     ///
-    /// `NotComplete` if bytes of a base are missing: fill first. `Busy` if it kept changing: nothing is sealed.
+    /// `NotComplete` if bytes of a base are missing: fill first. `Busy` if it kept changing, or the staging area has been
+    /// [ended](super::Staging::end): nothing is sealed.
     pub fn seal(&self) -> Result<Sealed, StagingError> {
         if !self.is_complete() {
             return Err(StagingError::NotComplete);
@@ -35,7 +37,7 @@ impl StagingFile {
             self.sync()?;
             let data = self.data();
             let before = data.stat()?;
-            let sealed = hash(&data)?;
+            let Some(sealed) = hash(&data, &self.shared.ending)? else { return Err(StagingError::Busy) };
             self.sync_stores(&data)?;
             let after = data.stat()?;
             let moved = before.len != after.len || before.ctime_nanos != after.ctime_nanos;
@@ -65,29 +67,40 @@ impl StagingFile {
 
     fn digest<D: sha1::Digest>(&self) -> io::Result<Vec<u8>> {
         let mut digest = D::new();
-        read_all(&self.data(), |bytes| digest.update(bytes))?;
+        read_all(&self.data(), |bytes| {
+            digest.update(bytes);
+            true
+        })?;
         Ok(digest.finalize().to_vec())
     }
 }
 
-fn hash(data: &DiskFile) -> io::Result<Sealed> {
+/// Nothing if `ending` is set before it is done.
+fn hash(data: &DiskFile, ending: &AtomicBool) -> io::Result<Option<Sealed>> {
     let (mut blake3, mut quick_xor) = (blake3::Hasher::new(), QuickXor::default());
     let size = read_all(data, |bytes| {
+        if ending.load(Ordering::Relaxed) {
+            return false;
+        }
         blake3.update(bytes);
         quick_xor.update(bytes);
+        true
     })?;
-    Ok(Sealed { size, blake3: *blake3.finalize().as_bytes(), quick_xor: quick_xor.finish() })
+    if ending.load(Ordering::Relaxed) {
+        return Ok(None);
+    }
+    Ok(Some(Sealed { size, blake3: *blake3.finalize().as_bytes(), quick_xor: quick_xor.finish() }))
 }
 
-/// Hands out all bytes in order; returns how many.
-fn read_all(data: &DiskFile, mut take: impl FnMut(&[u8])) -> io::Result<u64> {
+/// Hands out all bytes in order, as long as they are wanted; returns how many.
+fn read_all(data: &DiskFile, mut take: impl FnMut(&[u8]) -> bool) -> io::Result<u64> {
     let mut buf = vec![0; CHUNK];
     let mut size = 0;
     loop {
         let count = data.read_at("staging.seal.read", &mut buf, size)?;
-        take(&buf[..count]);
+        let goes_on = take(&buf[..count]);
         size += count as u64;
-        if count < buf.len() {
+        if count < buf.len() || !goes_on {
             return Ok(size);
         }
     }

@@ -559,6 +559,28 @@ fn a_content_that_changes_while_it_is_hashed_is_not_sealed_half() {
 }
 
 #[test]
+fn sealing_is_given_up_when_the_daemon_ends() {
+    struct End(Mutex<Option<Staging>>, AtomicU64);
+    impl DiskHook for End {
+        fn before(&self, step: &'static str, _path: &Path) -> io::Result<()> {
+            if step == "staging.seal.read" && self.1.fetch_add(1, Ordering::SeqCst) == 1 {
+                self.0.lock().expect("not poisoned").as_ref().expect("it is there").end();
+            }
+            Ok(())
+        }
+    }
+    let dir = tempfile::tempdir().expect("a directory");
+    let end = Arc::new(End(Mutex::default(), AtomicU64::new(0)));
+    let staging = open(dir.path(), &Disk::with_hook(end.clone()), "boot");
+    let file = staging.create(FILE).expect("created");
+    file.truncate(64 << 20).expect("longer");
+    *end.0.lock().expect("not poisoned") = Some(staging);
+    assert!(matches!(file.seal(), Err(StagingError::Busy)) && !file.is_sealed());
+    assert_eq!(end.1.load(Ordering::SeqCst), 2, "nothing more is read");
+    *end.0.lock().expect("not poisoned") = None;
+}
+
+#[test]
 fn a_nearly_full_disk_is_refused_before_it_is_full() {
     let dir = tempfile::tempdir().expect("a directory");
     let staging =

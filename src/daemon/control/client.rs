@@ -53,6 +53,14 @@ impl Client {
             .find_map(|above| Self::of_mount(environment, above).map(|client| (client, above.to_owned())))
     }
 
+    /// Connects to the daemon that is process `pid`; nothing if it has no socket here.
+    pub fn of_process(environment: &Environment, pid: u32) -> Option<Self> {
+        sockets(environment).into_iter().filter_map(|socket| Self::connect(&socket).ok()).find(|client| {
+            let peer = rustix::net::sockopt::socket_peercred(client.reader.get_ref());
+            peer.is_ok_and(|peer| u32::try_from(peer.pid.as_raw_nonzero().get()) == Ok(pid))
+        })
+    }
+
     /// Connects to a socket.
     pub fn connect(socket: &Path) -> io::Result<Self> {
         let stream = UnixStream::connect(SocketPath::new(socket)?.as_path())?;
@@ -105,6 +113,10 @@ impl Client {
 
 /// Every mount of this user, by its socket; sockets of dead daemons are removed.
 pub fn find_all(environment: &Environment) -> Vec<Found> {
+    sockets(environment).into_iter().map(|socket| Found { presence: look(&socket), socket }).collect()
+}
+
+fn sockets(environment: &Environment) -> Vec<PathBuf> {
     let mut sockets: Vec<PathBuf> = usable_dirs(environment)
         .filter_map(|directory| fs::read_dir(directory).ok())
         .flatten()
@@ -112,7 +124,7 @@ pub fn find_all(environment: &Environment) -> Vec<Found> {
         .filter(|path| path.extension().is_some_and(|extension| extension == "sock"))
         .collect();
     sockets.sort();
-    sockets.into_iter().map(|socket| Found { presence: look(&socket), socket }).collect()
+    sockets
 }
 
 fn look(socket: &Path) -> Presence {

@@ -46,6 +46,8 @@ pub enum Request {
         #[serde(default)]
         lazy: bool,
     },
+    /// Another mount wants the drive's state: end, if the mount has ended and only the rest is sent.
+    Yield,
     /// Look for changes on the service now.
     Refresh {
         /// What to look at.

@@ -97,6 +97,9 @@ pub trait ControlHandler: Send + Sync + 'static {
     /// What content is here at or below `path`, by drive; `list`: with its files.
     fn cache(&self, path: PathBuf, list: bool) -> BoxFuture<'_, Result<Vec<CacheView>, ControlError>>;
 
+    /// Ends the daemon, if its mount has ended.
+    fn yield_state(&self) -> BoxFuture<'_, Result<(), ControlError>>;
+
     /// The small pictures that the service has of what is in the folder at `path`.
     fn thumbnails(&self, path: PathBuf) -> BoxFuture<'_, Result<Vec<ThumbnailLine>, ControlError>>;
 }
@@ -293,6 +296,7 @@ async fn run(
             let drain = drain_timeout_ms.map(Duration::from_millis);
             handler.unmount(drain, lazy, sink).await.map(Answer::Outcome)
         }
+        Request::Yield => handler.yield_state().await.map(|()| Answer::Done),
         Request::Refresh { path } => handler.refresh(path.0).await.map(|()| Answer::Done),
         Request::Retry { path } => handler.retry(path.0).await.map(Answer::Retried),
         Request::Conflicts { path } => handler.conflicts(path.0).await.map(Answer::Conflicts),

@@ -95,6 +95,10 @@ impl ControlHandler for Handler {
         })
     }
 
+    fn yield_state(&self) -> BoxFuture<'_, Result<(), ControlError>> {
+        Box::pin(async { Ok(()) })
+    }
+
     fn refresh(&self, _: PathBuf) -> BoxFuture<'_, Result<(), ControlError>> {
         Box::pin(async { panic!("a handler that fails") })
     }
