@@ -13,6 +13,7 @@ use super::control::Server;
 use super::drives::{Assembled, Drives, Files, assemble, shown};
 use super::handler::{DrainLimit, Handler};
 use super::mounts::is_over_trap;
+use super::supervised::Supervisor;
 use super::yielding::Yielding;
 use super::{DaemonError, ExitReport, exit, report};
 use crate::auth::TokenSource;
@@ -92,6 +93,7 @@ pub(super) fn serve(
         );
         let control = start_control(&settings, handler, shutdown.clone());
         ready();
+        let supervisor = Supervisor::of_process(&Environment::of_process());
         let mut broken = false;
         tokio::select! {
             end = session.wait() => {
@@ -102,6 +104,7 @@ pub(super) fn serve(
                 }
             }
             () = signals.next() => end_mount(&session).await,
+            never = supervisor.attend(&settings.mountpoint, &files) => match never {},
         }
         let release = async {
             // Whoever still holds a file of a detached mount open goes on until then.
@@ -124,6 +127,7 @@ pub(super) fn serve(
                 left(&files).await
             }
             report = sending => report,
+            never = supervisor.end(&files) => match never {},
         };
         refreshing.abort();
         // Who waits for it to send something gets an answer now.

@@ -15,6 +15,7 @@ mod report;
 pub mod rescue;
 mod settling;
 pub mod signin;
+mod supervised;
 pub mod thumbnails;
 pub mod transfer;
 mod yielding;

@@ -131,6 +131,8 @@ impl Machine {
         self.write("/etc/passwd", &format!("{passwd}ada:x:{USER}:{USER}::/home/ada:/bin/sh\n"));
         let group = fs::read_to_string("/etc/group").expect("it is there");
         self.write("/etc/group", &format!("{group}ada:x:{USER}:\n"));
+        let shadow = fs::read_to_string("/etc/shadow").expect("root may");
+        self.write("/etc/shadow", &format!("{shadow}ada:*:19000:0:99999:7:::\n"));
         fs::create_dir_all(self.root("home/ada")).expect("a directory");
         std::os::unix::fs::chown(self.root("home/ada"), Some(USER), Some(USER)).expect("root may");
         fs::create_dir_all(self.root("mnt/drive")).expect("a directory");

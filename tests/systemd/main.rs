@@ -10,6 +10,7 @@ mod mounted_support;
 mod automount;
 mod helper;
 mod machine;
+mod services;
 mod setting;
 
 use std::panic::catch_unwind;
@@ -27,6 +28,9 @@ const PARTS: &[Part] = &[
     ("automount_shipped", automount::shipped_units),
     ("automount_unsent", automount::unsent_when_idle),
     ("automount_offline", automount::without_a_network),
+    ("service", services::of_the_system),
+    ("service_of_a_user", services::of_a_user),
+    ("service_mutant", services::a_unit_that_is_ready_too_early_is_noticed),
     ("mount_helper_mutant", helper::a_helper_that_returns_too_early_is_noticed),
 ];
 
