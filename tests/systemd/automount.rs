@@ -8,7 +8,7 @@ use super::setting::Setting;
 const DRIVE: &str = "/mnt/drive";
 /// As it is documented, but for the time.
 const FSTAB: &str = "me /mnt/drive onedrivefs \
-                     noauto,nofail,x-systemd.automount,x-systemd.idle-timeout=2s,settle=100ms,drain-timeout=10s 0 0\n";
+                     noauto,nofail,x-systemd.automount,x-systemd.idle-timeout=4s,settle=100ms,drain-timeout=10s 0 0\n";
 
 /// A wait in which the mount must not go away: several times the idle time.
 fn stays_mounted(machine: &Machine, time: Duration) {
@@ -55,7 +55,7 @@ fn sixteen_at_once(machine: &Machine) {
 // S268: open files hold it.
 fn held_by_open_files(machine: &Machine) {
     machine.run("systemd-run --unit=reader --collect sh -c 'exec 3</mnt/drive/hello.txt; sleep 1000'");
-    stays_mounted(machine, Duration::from_secs(8));
+    stays_mounted(machine, Duration::from_secs(14));
     machine.run("systemctl stop reader");
 }
 
@@ -109,7 +109,7 @@ pub fn unsent_when_idle() {
 
 // S269: what is unsent at the idle unmount is sent without a mount.
 fn sent_without_a_mount(machine: &Machine, setting: &Setting) {
-    setting.service.control.set_bandwidth(Some(2 << 20));
+    setting.service.control.set_bandwidth(Some(512 << 10));
     machine.run("head -c 16M /dev/urandom > /mnt/drive/some.bin");
     idle_unmount(machine);
     assert!(setting.service.control.content("some.bin").is_none(), "it is still being sent");
@@ -131,7 +131,7 @@ fn yields_to_the_next_mount(machine: &Machine, setting: &Setting) {
     assert_eq!(machine.run("cat /mnt/drive/hello.txt"), "hello");
     let waited = started.elapsed();
     println!("  an access with 1 GiB unsent waits {waited:?}");
-    assert!(waited < Duration::from_secs(30), "{waited:?}");
+    assert!(waited < Duration::from_secs(60), "{waited:?}");
     assert!(setting.service.control.content("large.bin").is_none());
     let now = wait("the end of the former daemon", || {
         Some(machine.daemons()).filter(|now| former.iter().all(|former| !now.contains(former)))
@@ -183,7 +183,7 @@ pub fn without_a_network() {
     assert_eq!(machine.run("ls /mnt/drive"), "folder\nhello.txt");
     let waited = started.elapsed();
     println!("  the first access without a network waits {waited:?}; boot took {:?}", machine.booted_in);
-    assert!(waited < Duration::from_secs(15), "{waited:?}");
+    assert!(waited < Duration::from_secs(60), "{waited:?}");
     assert_eq!(machine.run("cat /mnt/drive/folder/../hello.txt 2>&1 || true").lines().count(), 1);
     machine.run("echo queued > /mnt/drive/queued.txt");
     assert_eq!(machine.run("cat /mnt/drive/queued.txt"), "queued");

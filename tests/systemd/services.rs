@@ -40,7 +40,7 @@ fn started_again(machine: &Machine, former: u32) {
 pub fn of_the_system() {
     let setting = Setting::new();
     let secret =
-        "[Service]\nLoadCredential=secret:/etc/onedrivefs/secret\nWatchdogSec=4\nTimeoutAbortSec=2\n";
+        "[Service]\nLoadCredential=secret:/etc/onedrivefs/secret\nWatchdogSec=15\nTimeoutAbortSec=2\n";
     let files = [
         CONFIG,
         (UNIT, SYSTEM),
