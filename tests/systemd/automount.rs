@@ -155,6 +155,8 @@ pub fn without_a_network() {
             machine.run("onedrivefs status --json").contains("\"state\":\"online\"").then_some(())
         });
         machine.run("umount /mnt/drive");
+        // Over a trap it comes back before the daemon has ended.
+        wait("the daemon's end", || machine.daemons().is_empty().then_some(()));
         let kept = tempfile::Builder::new().prefix("odfs-kept-").tempdir().expect("a directory");
         super::machine::run(
             std::process::Command::new("cp").arg("-a").arg(machine.state().join(".")).arg(kept.path()),
