@@ -244,6 +244,36 @@ async fn what_another_client_makes_with_our_very_bytes_stays_when_our_upload_did
 
 // S92.
 #[tokio::test(start_paused = true)]
+async fn what_another_client_saves_with_our_very_bytes_over_what_we_made_and_unlinked_stays() {
+    for (flavour, timed) in FLAVOURS.into_iter().flat_map(|flavour| [(flavour, false), (flavour, true)]) {
+        let service = Service::new(flavour);
+        let machine = service.quiet_machine().await;
+        machine.write("other", "tells who we are").await;
+        machine.sync().await;
+        for op in ["upload.fragment", "content.put"] {
+            fault(&service, op, 0, Some(1), FaultAction::Reset { after: true });
+        }
+        fault(&service, "item.get", 0, None, FaultAction::Reset { after: false });
+        machine.write("x", "the same").await;
+        if timed {
+            machine.set_mtime("x", 1_600_000_000).await.unwrap();
+        }
+        tokio::time::sleep(Duration::from_secs(30)).await;
+        assert!(contents(&service).contains(&"the same".into()), "{flavour:?}: it was made");
+        machine.unlink("x").await.unwrap();
+        service.write_elsewhere("x", "the same");
+        service.control.clear_faults();
+        machine.sync().await;
+        machine.look().await;
+        machine.sync().await;
+        let tree = [file("other", "tells who we are"), file("x", "the same")];
+        assert_eq!(service.tree(), tree, "{flavour:?} {timed}");
+        assert_eq!(machine.list("").await, ["other", "x"], "{flavour:?} {timed}");
+    }
+}
+
+// S92.
+#[tokio::test(start_paused = true)]
 async fn a_file_that_was_made_without_an_answer_and_is_unlinked_here_goes_there_too() {
     for flavour in FLAVOURS {
         let service = Service::new(flavour);

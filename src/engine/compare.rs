@@ -45,7 +45,11 @@ impl Engine {
     ) -> Result<bool, GraphError> {
         match send {
             Send::Mkdir { .. } => Ok(item.kind == Some(ItemKind::Folder) && !self.knew_before(node, item)),
-            Send::Create { .. } => self.has_arrived(None, send, item).await,
+            Send::Create { .. } => {
+                // What was unlinked here meanwhile, and another client saved since it was made, is theirs.
+                let is_theirs = || self.0.who(item.last_modified_by.as_ref()).map(|who| who == Some(false));
+                Ok(!(self.is_unlinked(node.id)? && is_theirs()?) && self.has_arrived(None, send, item).await?)
+            }
             Send::Replace { if_match, .. } => {
                 let is_moved = if_match.is_none() || item.etag != *if_match;
                 Ok(is_moved && self.has_arrived(node.remote.as_ref(), send, item).await?)
@@ -57,6 +61,12 @@ impl Engine {
             Send::SetTime { mtime, .. } => Ok(item.mtime.is_some_and(|seen| seen.same_second(*mtime))),
             Send::Delete { .. } => Ok(false),
         }
+    }
+
+    /// Whether the node, as it is now, is deleted here.
+    fn is_unlinked(&self, id: NodeId) -> Result<bool, GraphError> {
+        let now = self.0.store.node(id).map_err(|error| unreadable(&error))?;
+        Ok(now.is_none_or(|node| node.local.as_ref().is_some_and(|local| local.deleted)))
     }
 
     /// Whether the item was known here before the node was made: another client moved it to where the node was to be.
@@ -314,13 +324,18 @@ impl Found {
 impl Inner {
     /// Whether these are we; false where nobody can tell.
     fn is_me(&self, by: Option<&ModifiedBy>) -> Result<bool, GraphError> {
+        Ok(self.who(by)? == Some(true))
+    }
+
+    /// Whether these are we; nothing where nobody can tell.
+    fn who(&self, by: Option<&ModifiedBy>) -> Result<Option<bool>, GraphError> {
         let known = self.store.meta(ME).map_err(|error| unreadable(&error))?;
         let me = known.and_then(|text| serde_json::from_str::<ModifiedBy>(&text).ok());
-        let (Some(me), Some(by)) = (me, by) else { return Ok(false) };
+        let (Some(me), Some(by)) = (me, by) else { return Ok(None) };
         let same_application =
             me.application.is_none() || by.application.is_none() || me.application == by.application;
         let named = by.user.is_some() || by.application.is_some();
-        Ok(named && me.user == by.user && same_application)
+        Ok(named.then_some(me.user == by.user && same_application))
     }
 
     /// A power cut may have taken a part of the unsent content.
