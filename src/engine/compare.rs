@@ -48,7 +48,8 @@ impl Engine {
             Send::Create { .. } => {
                 // What was unlinked here meanwhile, and another client saved since it was made, is theirs.
                 let is_theirs = || self.0.who(item.last_modified_by.as_ref()).map(|who| who == Some(false));
-                Ok(!(self.is_unlinked(node.id)? && is_theirs()?) && self.has_arrived(None, send, item).await?)
+                Ok(!(self.is_unlinked(node.id)? && is_theirs()?)
+                    && self.has_arrived(None, send, item).await?)
             }
             Send::Replace { if_match, .. } => {
                 let is_moved = if_match.is_none() || item.etag != *if_match;
