@@ -12,9 +12,7 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use mounted_support::service::Service;
 use mounted_support::{can_mount, process, text, until};
 use onedrivefs::auth::secrets::Variables;
-use onedrivefs::auth::{
-    Application, AuthError, Proof, SecretReader, TokenSource, Unattended, UnattendedSource,
-};
+use onedrivefs::auth::{Application, AuthError, CachedToken, Proof, SecretReader, TokenSource, Unattended};
 use onedrivefs::clock::SystemClock;
 use onedrivefs::emulator::{AppSecret, EmulatorConfig, Federation, Machine, Registered, Seed, Tokens};
 use onedrivefs::graph::{HttpTransport, TransportTokenEndpoint};
@@ -372,7 +370,7 @@ fn a_mount_whose_secret_has_expired_goes_on_with_the_next_one() {
 }
 
 /// An application as the program keeps it, asking the service without the program.
-fn unattended(server: &Server, proof: Proof, variables: Variables) -> UnattendedSource {
+fn unattended(server: &Server, proof: Proof, variables: Variables) -> CachedToken {
     let application = Application {
         login_url: server.service.url().parse().expect("an address"),
         tenant: TENANT.into(),
@@ -388,7 +386,7 @@ fn unattended(server: &Server, proof: Proof, variables: Variables) -> Unattended
     };
     let transport = HttpTransport::new().expect("a transport");
     let endpoint = Arc::new(TransportTokenEndpoint::new(Arc::new(transport)));
-    UnattendedSource::new(Arc::new(what), endpoint, Arc::new(SystemClock))
+    CachedToken::unattended(Arc::new(what), endpoint, Arc::new(SystemClock))
 }
 
 fn runtime() -> tokio::runtime::Runtime {

@@ -40,9 +40,9 @@ pub(super) trait Renew: Send + fmt::Debug {
     fn renew(&mut self, claims: Option<String>) -> BoxFuture<'_, Result<Fresh, AuthError>>;
 }
 
-/// Clones share everything.
+/// Access tokens of one sign-in. Clones share everything.
 #[derive(Clone, Debug)]
-pub(super) struct Cached {
+pub struct CachedToken {
     inner: Arc<Inner>,
 }
 
@@ -62,8 +62,8 @@ struct Current {
     ends_at: Instant,
 }
 
-impl Cached {
-    pub fn new(renewal: impl Renew + 'static, clock: Arc<dyn Clock>) -> Self {
+impl CachedToken {
+    pub(super) fn new(renewal: impl Renew + 'static, clock: Arc<dyn Clock>) -> Self {
         let renewal: Box<dyn Renew> = Box::new(renewal);
         let renewal = Arc::new(tokio::sync::Mutex::new(renewal));
         Self { inner: Arc::new(Inner { clock, current: Mutex::default(), renewal }) }
@@ -92,7 +92,7 @@ impl Cached {
     }
 }
 
-impl TokenSource for Cached {
+impl TokenSource for CachedToken {
     fn token(&self) -> BoxFuture<'_, Result<AccessToken, AuthError>> {
         Box::pin(async move {
             let cached = self.inner.cached();

@@ -9,9 +9,9 @@ use serde::Deserialize;
 use url::Url;
 
 use super::cached::Fresh;
-use super::oauth::{network, number_or_text};
+use super::oauth::{get, network, number_or_text};
 use super::secrets::Variables;
-use super::{AccessToken, Answer, AuthError, EndpointError, Secret, TokenEndpoint};
+use super::{AccessToken, Answer, AuthError, Secret, TokenEndpoint};
 use crate::clock::Clock;
 
 /// Where a virtual machine asks; the variable is what Azure's own libraries know.
@@ -143,11 +143,6 @@ pub(super) async fn token(
         _ => answer,
     };
     granted(&answer, clock)
-}
-
-async fn get(endpoint: &dyn TokenEndpoint, url: &Url, headers: Headers) -> Result<Answer, AuthError> {
-    let answer = endpoint.get(url.as_str(), headers).await;
-    answer.map_err(|EndpointError(source)| AuthError::Network(source))
 }
 
 fn granted(answer: &Answer, clock: &dyn Clock) -> Result<Fresh, AuthError> {

@@ -24,11 +24,12 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
-pub use oauth::{OAuthClient, RefreshTokenSource};
+pub use cached::CachedToken;
+pub use oauth::OAuthClient;
 pub use secrets::{SecretReader, SecretSource};
 pub use signin::{Application, CodeRequest, DeviceCode, SignIn};
 pub use store::{FileTokenStore, StoredToken, TokenStore};
-pub use unattended::{Proof, Registration, Unattended, UnattendedSource};
+pub use unattended::{Proof, Registration, Unattended};
 
 /// Gives the bearer token of one account.
 pub trait TokenSource: Send + Sync + fmt::Debug {

@@ -11,12 +11,11 @@ use futures_util::future::BoxFuture;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tracing::{debug, warn};
+use url::Url;
 
 use super::aadsts::{Explanation, explain};
-use super::cached::{Cached, Fresh, Renew};
-use super::{
-    AccessToken, AuthError, EndpointError, Secret, StoredToken, TokenEndpoint, TokenSource, TokenStore,
-};
+use super::cached::{CachedToken, Fresh, Renew};
+use super::{AccessToken, Answer, AuthError, EndpointError, Secret, StoredToken, TokenEndpoint, TokenStore};
 use crate::clock::Clock;
 
 /// The application as registered with the sign-in service.
@@ -30,10 +29,6 @@ pub struct OAuthClient {
     pub scope: String,
 }
 
-/// Gives access tokens from a stored refresh token.
-#[derive(Clone, Debug)]
-pub struct RefreshTokenSource(Cached);
-
 #[derive(Debug)]
 struct Refresh {
     client: OAuthClient,
@@ -45,29 +40,15 @@ struct Refresh {
     dead: Option<(Secret, String)>,
 }
 
-impl RefreshTokenSource {
+impl CachedToken {
     /// Reads and rotates the refresh token in `store`.
-    pub fn new(
+    pub fn refreshed(
         client: OAuthClient,
         endpoint: Arc<dyn TokenEndpoint>,
         store: Arc<dyn TokenStore>,
         clock: Arc<dyn Clock>,
     ) -> Self {
-        Self(Cached::new(Refresh { client, endpoint, store, unsaved: None, dead: None }, clock))
-    }
-}
-
-impl TokenSource for RefreshTokenSource {
-    fn token(&self) -> BoxFuture<'_, Result<AccessToken, AuthError>> {
-        self.0.token()
-    }
-
-    fn refresh<'a>(
-        &'a self,
-        stale: &'a AccessToken,
-        claims: Option<String>,
-    ) -> BoxFuture<'a, Result<AccessToken, AuthError>> {
-        self.0.refresh(stale, claims)
+        Self::new(Refresh { client, endpoint, store, unsaved: None, dead: None }, clock)
     }
 }
 
@@ -174,6 +155,16 @@ pub(super) async fn exchange<T: DeserializeOwned>(
         Ok(refusal) if status != 429 && status < 500 => Ok(Err(refusal)),
         _ => Err(network(format!("HTTP status {status}"))),
     }
+}
+
+/// One question, with `headers`.
+pub(super) async fn get(
+    endpoint: &dyn TokenEndpoint,
+    url: &Url,
+    headers: Vec<(&'static str, Secret)>,
+) -> Result<Answer, AuthError> {
+    let answer = endpoint.get(url.as_str(), headers).await;
+    answer.map_err(|EndpointError(source)| AuthError::Network(source))
 }
 
 pub(super) fn network(what: String) -> AuthError {

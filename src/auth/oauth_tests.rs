@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::super::testing::{Answer, Endpoint};
 use super::*;
+use crate::auth::TokenSource as _;
 use crate::clock::SeededClock;
 
 #[derive(Debug, Default)]
@@ -29,7 +30,7 @@ impl TokenStore for Memory {
 }
 
 struct Setup {
-    source: RefreshTokenSource,
+    source: CachedToken,
     endpoint: Arc<Endpoint>,
     store: Arc<Memory>,
 }
@@ -45,7 +46,7 @@ impl Setup {
             scope: "offline_access Files.ReadWrite.All".into(),
         };
         let clock = Arc::new(SeededClock::with_seed(1));
-        let source = RefreshTokenSource::new(client, endpoint.clone(), store.clone(), clock);
+        let source = CachedToken::refreshed(client, endpoint.clone(), store.clone(), clock);
         Self { source, endpoint, store }
     }
 

@@ -1,6 +1,6 @@
 //! Signing in as a person: device code (graph-api 1.3), and authorization code with PKCE (1.4).
 //!
-//! Both end in a refresh token, which [`super::RefreshTokenSource`] lives on. Nothing here opens a browser or listens.
+//! Both end in a refresh token, which [`super::CachedToken`] lives on. Nothing here opens a browser or listens.
 
 use std::time::Duration;
 

@@ -14,12 +14,12 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
 
-use super::cached::{Cached, Fresh, Renew};
+use super::cached::{CachedToken, Fresh, Renew};
 use super::certificate::{CertificateError, ClientCertificate, Signing};
 use super::oauth::{Grant, Refusal, exchange};
 use super::secrets::{SecretReader, SecretSource, trouble};
 use super::signin::Application;
-use super::{AccessToken, AuthError, Secret, TokenEndpoint, TokenSource, identity};
+use super::{AccessToken, AuthError, Secret, TokenEndpoint, identity};
 use crate::clock::Clock;
 use crate::model::Timestamp;
 
@@ -99,33 +99,15 @@ impl Registration for Unattended {
     }
 }
 
-/// Gives access tokens to an application.
-#[derive(Clone, Debug)]
-pub struct UnattendedSource(Cached);
-
-impl UnattendedSource {
-    /// Asks `endpoint` whenever a token is needed, with what `registration` says then.
-    pub fn new(
+impl CachedToken {
+    /// Tokens of an application: asks `endpoint` whenever one is needed, with what `registration` says then.
+    pub fn unattended(
         registration: Arc<dyn Registration>,
         endpoint: Arc<dyn TokenEndpoint>,
         clock: Arc<dyn Clock>,
     ) -> Self {
         let asking = Asking { registration, endpoint, clock: Arc::clone(&clock), refused: None };
-        Self(Cached::new(asking, clock))
-    }
-}
-
-impl TokenSource for UnattendedSource {
-    fn token(&self) -> BoxFuture<'_, Result<AccessToken, AuthError>> {
-        self.0.token()
-    }
-
-    fn refresh<'a>(
-        &'a self,
-        stale: &'a AccessToken,
-        claims: Option<String>,
-    ) -> BoxFuture<'a, Result<AccessToken, AuthError>> {
-        self.0.refresh(stale, claims)
+        Self::new(asking, clock)
     }
 }
 

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use serde::Deserialize;
 use url::Url;
 
+use super::oauth::{get, network};
 use super::secrets::{SecretSource, trouble};
-use super::{AuthError, EndpointError, Secret, TokenEndpoint, TokenSource};
+use super::{AuthError, Secret, TokenEndpoint, TokenSource};
 
 const API_VERSION: &str = "7.4";
 /// Where a vault is whose name has no dot.
@@ -105,8 +106,7 @@ impl Vault {
         let mut tries = 2;
         let answer = loop {
             let bearer = Secret::new(format!("Bearer {}", token.expose()));
-            let answer = self.endpoint.get(address.as_str(), vec![("authorization", bearer)]).await;
-            let answer = answer.map_err(|EndpointError(error)| AuthError::Network(error))?;
+            let answer = get(&*self.endpoint, &address, vec![("authorization", bearer)]).await?;
             tries -= 1;
             if answer.status != 401 || tries == 0 {
                 break answer;
@@ -128,9 +128,7 @@ impl Vault {
                 "give whoever reads it the role 'Key Vault Secrets User', and look at the secret",
             ),
             404 => refused("the vault has no such secret", "check the secret's name"),
-            status => Err(AuthError::Network(Arc::new(std::io::Error::other(format!(
-                "vault: HTTP status {status}"
-            ))))),
+            status => Err(network(format!("vault: HTTP status {status}"))),
         }
     }
 }

@@ -143,7 +143,11 @@ fn text(status: &Status) -> String {
         let (sent, size) = (approximate_size(upload.sent), approximate_size(upload.size));
         text += &format!("    {}: sending, {sent} of {size}\n", upload.path);
     }
-    text += &unsent_lines(&status.parked, &status.waiting, status.pending, "    ");
+    // What is being sent was named already.
+    let is_sent = |path: &str| status.uploads.iter().any(|upload| upload.path == path);
+    let waiting: Vec<_> = status.waiting.iter().filter(|change| !is_sent(&change.path)).cloned().collect();
+    let pending = status.pending.saturating_sub((status.waiting.len() - waiting.len()) as u64);
+    text += &unsent_lines(&status.parked, &waiting, pending, "    ");
     if status.unprotected > 0 {
         let count = files(status.unprotected);
         text += &format!("  local      {count} only on this machine (scratch names), not protected\n");

@@ -23,7 +23,7 @@ pub use consent::{Consent, admin_consent};
 
 pub use crate::auth::certificate::Signing;
 use crate::auth::{
-    Application, AuthError, FileTokenStore, RefreshTokenSource, SignIn, StaticToken, TokenSource, TokenStore,
+    Application, AuthError, CachedToken, FileTokenStore, SignIn, StaticToken, TokenSource, TokenStore,
 };
 pub use crate::auth::{Proof, SecretSource};
 use crate::clock::{Clock, SystemClock};
@@ -414,7 +414,7 @@ pub(super) fn tokens(settings: &mut MountSettings) -> Result<Arc<dyn TokenSource
     let client = known.application().client().map_err(refused)?;
     let store = Arc::new(token_store(&settings.state_dir, &name));
     let endpoint = Arc::new(endpoint(&known.login_url)?);
-    Ok(Arc::new(RefreshTokenSource::new(client, endpoint, store, Arc::new(SystemClock))))
+    Ok(Arc::new(CachedToken::refreshed(client, endpoint, store, Arc::new(SystemClock))))
 }
 
 /// Whether the settings' account is an application's, which has no drive of its own.

@@ -13,8 +13,8 @@ use super::{
 use crate::auth::secrets::Variables;
 use crate::auth::vault::Vault;
 use crate::auth::{
-    AuthError, Proof, Registration, SecretReader, SecretSource, TokenEndpoint, TokenSource, Unattended,
-    UnattendedSource, identity, unattended,
+    AuthError, CachedToken, Proof, Registration, SecretReader, SecretSource, TokenEndpoint, TokenSource,
+    Unattended, identity, unattended,
 };
 use crate::clock::{Clock, SystemClock};
 use crate::config::MountSettings;
@@ -61,7 +61,7 @@ pub(super) async fn sign_in(settings: &MountSettings, mut account: Account) -> R
         let read = unattended::certificate(&what.secrets, source, password.as_ref(), now).await;
         account.ends = Some(Timestamp::from(read.map_err(failed)?.ends()));
     }
-    let source = UnattendedSource::new(Arc::new(what), endpoint, Arc::new(SystemClock));
+    let source = CachedToken::unattended(Arc::new(what), endpoint, Arc::new(SystemClock));
     source.token().await.map_err(failed)?;
     write_account(&settings.state_dir, &account)?;
     let left = token_store(&settings.state_dir, &account.name).remove();
@@ -74,7 +74,7 @@ pub(super) fn tokens(state_dir: &Path, account: &Account) -> Result<Arc<dyn Toke
     let endpoint: Arc<dyn TokenEndpoint> = Arc::new(endpoint(&account.login_url)?);
     let kept =
         Kept { state_dir: state_dir.to_owned(), name: account.name.clone(), endpoint: Arc::clone(&endpoint) };
-    Ok(Arc::new(UnattendedSource::new(Arc::new(kept), endpoint, Arc::new(SystemClock))))
+    Ok(Arc::new(CachedToken::unattended(Arc::new(kept), endpoint, Arc::new(SystemClock))))
 }
 
 /// The account as it is kept, read at each renewal.
@@ -153,7 +153,7 @@ fn vault(
         return Err(AuthError::Configuration { what });
     }
     let who = made(&reader, proof, secret.resource(), None);
-    let tokens = UnattendedSource::new(Arc::new(who), Arc::clone(endpoint), Arc::new(SystemClock));
+    let tokens = CachedToken::unattended(Arc::new(who), Arc::clone(endpoint), Arc::new(SystemClock));
     Ok(Some(Vault::new(Arc::clone(endpoint), Arc::new(tokens))))
 }
 
