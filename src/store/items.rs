@@ -5,7 +5,7 @@
 //! now and then, in order, into the index (`items`): then each page is written for many items at once. Both hold a hash
 //! of the id and the row. They may name rows that hold another item by now: whoever finds a row looks at it.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rusqlite::{Connection, OptionalExtension, params};
@@ -16,9 +16,13 @@ use crate::model::{ItemId, NodeId};
 /// So many are merged at once: some ten milliseconds. Few where tests shall meet that.
 const MERGED_AT_ONCE: usize = if cfg!(debug_assertions) { 50 } else { 20_000 };
 
-/// Hash and row of what was added since the last merge: all that `items_new` holds, and perhaps what was rolled back.
+/// The number of what is not in `items_new` yet.
+const UNLISTED: i64 = 0;
+
+/// What was added since the last merge, by hash and row: all that `items_new` holds, with its number there, and perhaps
+/// what was rolled back.
 #[derive(Debug, Default)]
-pub(super) struct Recent(Mutex<BTreeSet<(i32, i64)>>);
+pub(super) struct Recent(Mutex<BTreeMap<(i32, i64), i64>>);
 
 /// The present [`Recent`]. A merge begins another one; the former stays for whoever reads as of before the merge.
 #[derive(Debug, Default)]
@@ -28,8 +32,8 @@ impl Index {
     /// What the database has, as its writer sees it at the beginning.
     pub fn load(db: &Connection) -> rusqlite::Result<Self> {
         let entries = db
-            .prepare("SELECT hash, id FROM items_new")?
-            .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
+            .prepare("SELECT seq, hash, id FROM items_new")?
+            .query_map([], |row| Ok(((row.get(1)?, row.get(2)?), row.get(0)?)))?
             .collect::<rusqlite::Result<_>>()?;
         Ok(Self(Mutex::new(Arc::new(Recent(Mutex::new(entries))))))
     }
@@ -63,7 +67,7 @@ impl Index {
 }
 
 impl Recent {
-    fn lock(&self) -> MutexGuard<'_, BTreeSet<(i32, i64)>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<(i32, i64), i64>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -71,7 +75,7 @@ impl Recent {
     pub fn find(&self, db: &Connection, item: &ItemId) -> rusqlite::Result<Option<NodeId>> {
         let hash = hash(item);
         let rows: Vec<i64> =
-            self.lock().range((hash, i64::MIN)..=(hash, i64::MAX)).map(|found| found.1).collect();
+            self.lock().range((hash, i64::MIN)..=(hash, i64::MAX)).map(|(found, _)| found.1).collect();
         for row in rows {
             let mut holds = db.prepare_cached("SELECT 1 FROM nodes WHERE id = ?1 AND item = ?2")?;
             if holds.exists(params![row, item.as_str()])? {
@@ -96,7 +100,7 @@ impl Tx<'_> {
         let hash = hash(item);
         self.unlisted.push((hash, id));
         // Before the commit, so that nobody sees the row and does not find it.
-        self.recent.lock().insert((hash, id.0));
+        self.recent.lock().insert((hash, id.0), UNLISTED);
     }
 
     /// Writes what was put down; before anything is looked for there, and before the commit.
@@ -107,6 +111,7 @@ impl Tx<'_> {
         let mut insert = self.db.prepare_cached("INSERT INTO items_new(hash, id) VALUES(?1, ?2)")?;
         for (hash, id) in self.unlisted.drain(..) {
             insert.execute(params![hash, id.0])?;
+            self.recent.lock().insert((hash, id.0), self.db.last_insert_rowid());
         }
         Ok(())
     }
@@ -119,11 +124,15 @@ impl Tx<'_> {
         }
         if let Some(former) = former {
             self.list_items()?;
-            let entry = params![hash(&former), id.0];
-            if self.db.prepare_cached("DELETE FROM items WHERE hash = ?1 AND id = ?2")?.execute(entry)? == 0 {
+            let entry = (hash(&former), id.0);
+            let mut delete = self.db.prepare_cached("DELETE FROM items WHERE hash = ?1 AND id = ?2")?;
+            if delete.execute(entry)? == 0
+                && let Some(seq) = self.recent.lock().get(&entry).copied()
+            {
+                // By its number: the list is not sorted.
                 self.db
-                    .prepare_cached("DELETE FROM items_new WHERE hash = ?1 AND id = ?2")?
-                    .execute(entry)?;
+                    .prepare_cached("DELETE FROM items_new WHERE seq = ?3 AND hash = ?1 AND id = ?2")?
+                    .execute(params![entry.0, entry.1, seq])?;
             }
         }
         let Some(item) = item else { return Ok(false) };
