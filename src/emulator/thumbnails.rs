@@ -2,7 +2,7 @@
 
 use std::io::Cursor;
 
-use image::{DynamicImage, ImageFormat};
+use image::{ImageFormat, ImageReader};
 use serde_json::{Value, json};
 
 use super::error::{ApiError, ApiResult};
@@ -19,14 +19,16 @@ const MAX_BYTES: u64 = 32 << 20;
 impl State {
     /// The sets of an item: one for a picture that can be read, none for all else.
     pub(crate) fn thumbnail_sets(&self, call: &Call, at: usize, slot: Slot) -> Vec<Value> {
-        let Some(original) = self.picture(at, slot) else { return Vec::new() };
+        let Some(whole) = self.picture(at, slot).and_then(|picture| picture.into_dimensions().ok()) else {
+            return Vec::new();
+        };
         let token = self.urls.issue(at, slot, 0, call.now);
         let mut set = json!({ "id": "0" });
         for (size, edge) in SIZES {
-            let picture = fitted(&original, edge);
+            let (width, height) = fitted(whole, edge);
             set[size] = json!({
-                "height": picture.height(),
-                "width": picture.width(),
+                "height": height,
+                "width": width,
                 "url": format!("{}/_data/thumbnail/{size}?tempauth={token}", call.base),
             });
         }
@@ -38,9 +40,12 @@ impl State {
         let edge = SIZES.iter().find(|(name, _)| *name == size).ok_or_else(ApiError::not_found)?.1;
         let token = call.option("tempauth").unwrap_or_default();
         let wanted = self.urls.open(token, call.now).ok_or_else(ApiError::not_found)?;
-        let original = self.picture(wanted.drive, wanted.slot).ok_or_else(ApiError::not_found)?;
+        let original = self.picture(wanted.drive, wanted.slot).and_then(|picture| picture.decode().ok());
+        let original = original.ok_or_else(ApiError::not_found)?;
+        let (width, height) = fitted((original.width(), original.height()), edge);
         let mut bytes = Cursor::new(Vec::new());
-        let written = fitted(&original, edge).to_rgb8().write_to(&mut bytes, ImageFormat::Jpeg);
+        let written =
+            original.thumbnail_exact(width, height).to_rgb8().write_to(&mut bytes, ImageFormat::Jpeg);
         written.map_err(|_| ApiError::not_found())?;
         let bytes = bytes.into_inner();
         let len = bytes.len() as u64;
@@ -48,7 +53,7 @@ impl State {
         Ok(Reply { status: 200, headers: Vec::new(), body }.header("content-type", "image/jpeg"))
     }
 
-    fn picture(&self, at: usize, slot: Slot) -> Option<DynamicImage> {
+    fn picture(&self, at: usize, slot: Slot) -> Option<ImageReader<Cursor<Vec<u8>>>> {
         let node = self.drives.get(at)?.live(slot).ok()?;
         let blob = node.blob().filter(|blob| blob.len() <= MAX_BYTES)?;
         let format = match mime::of(&node.name) {
@@ -57,14 +62,16 @@ impl State {
             _ => return None,
         };
         let bytes = blob.open().ok()?.read(0, blob.len() as usize).ok()?;
-        image::load_from_memory_with_format(&bytes, format).ok()
+        Some(ImageReader::with_format(Cursor::new(bytes.to_vec()), format))
     }
 }
 
-/// Smaller, never larger.
-fn fitted(original: &DynamicImage, edge: u32) -> DynamicImage {
-    if original.width().max(original.height()) <= edge {
-        return original.clone();
+/// Width and height within a square: smaller, never larger.
+fn fitted((width, height): (u32, u32), edge: u32) -> (u32, u32) {
+    let longer = width.max(height).max(1);
+    if longer <= edge {
+        return (width, height);
     }
-    original.thumbnail(edge, edge)
+    let scaled = |side: u32| (f64::from(side) * f64::from(edge) / f64::from(longer)).round().max(1.0) as u32;
+    (scaled(width), scaled(height))
 }
