@@ -89,7 +89,7 @@ fn pictures_that_cannot_be_fetched_are_named_and_a_service_that_is_away_is_said(
     mounted.control().remove_fault(number);
     mounted.control().inject(fault("children.list", FaultAction::status(403, "accessDenied")));
     let output = mounted.run(&["thumbnails", &text(&mounted.path("photos"))]);
-    assert_eq!(output.status.code(), Some(6), "{}", said(&output));
+    assert_eq!(output.status.code(), Some(12), "{}", said(&output));
     assert!(
         said(&output).contains("photos: ") && said(&output).contains("ask for access"),
         "{}",
