@@ -162,6 +162,29 @@ async fn renamed_onto_a_name_that_was_taken_there_gets_a_conflict_name() {
     .await;
 }
 
+// S35.
+#[tokio::test(start_paused = true)]
+async fn a_conflict_copy_at_the_end_of_the_longest_path_is_shortened_and_sent() {
+    on_each(async |service, machine| {
+        // 396 characters.
+        let (folder, name) = ("f".repeat(195), format!("{}.txt", "n".repeat(196)));
+        let path = format!("{folder}/{name}");
+        service.write_elsewhere(&path, "base");
+        settled(service, machine).await;
+        assert_eq!(machine.read(&path).await.unwrap(), "base");
+        machine.write(&path, "mine").await;
+        service.write_elsewhere(&path, "theirs");
+        settled(service, machine).await;
+        let contents: Vec<_> =
+            service.tree().into_iter().filter(|(at, _)| at.starts_with(&format!("{folder}/"))).collect();
+        assert_eq!(contents.len(), 2, "{contents:?}");
+        let copy = contents.iter().find(|(at, _)| *at != path).expect("a copy");
+        assert!(copy.0.contains("(conflict ") && copy.0.len() <= 400, "{copy:?}");
+        assert_eq!(copy.1.as_deref(), Some("mine"));
+    })
+    .await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn deleted_here_and_moved_there_stays() {
     on_each(async |service, machine| {

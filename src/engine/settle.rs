@@ -20,9 +20,11 @@ impl Naming {
     /// A name beside `name` that nobody in `folder` has.
     pub fn free_name(&self, tx: &Tx<'_>, folder: NodeId, name: &str) -> Result<String, StoreError> {
         let when = names::civil(self.now, self.utc_offset);
+        // A path that is too long would not be sent.
+        let room = names::PATH_MAX.saturating_sub(tx.path_units(folder)?);
         let mut attempt = 0;
         loop {
-            let candidate = names::conflict_name(name, &self.host, &when, attempt);
+            let candidate = names::conflict_name(name, &self.host, &when, attempt, room);
             if tx.clash(folder, &candidate, None)?.is_none() {
                 return Ok(candidate);
             }

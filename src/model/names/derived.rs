@@ -15,11 +15,16 @@ const HOST_MAX: usize = 63;
 ///
 /// `when` is the local time as [`civil`] writes it. `attempt` counts from 0; from 1 on a number (2, 3, …)
 /// follows, for the case that the name is taken too. Leading dots and `.tar.gz` are kept, and the stem is
-/// shortened so that the whole fits 255 bytes (and so 255 UTF-16 units).
-pub fn conflict_name(name: &str, host: &str, when: &str, attempt: u32) -> String {
+/// shortened so that the whole fits `room` bytes (and so as many UTF-16 units), at most 255; where not one character of it
+/// fits, the room is taken to be 255: such a name has no place there.
+pub fn conflict_name(name: &str, host: &str, when: &str, attempt: u32, room: usize) -> String {
     let number = if attempt == 0 { String::new() } else { format!(" {}", u64::from(attempt) + 1) };
     let insert = format!(" (conflict {} {when}){number}", host_word(host));
-    let made = with_insert(name.as_bytes(), &insert);
+    let (stem, extension) = split_extension(name.as_bytes());
+    // A character takes up to four bytes.
+    let least = insert.len() + extension.len() + stem.len().min(4);
+    let room = if room < least { NAME_MAX } else { room.min(NAME_MAX) };
+    let made = with_insert(name.as_bytes(), &insert, room);
     String::from_utf8(made).expect("text that is cut between characters stays text")
 }
 
@@ -34,7 +39,7 @@ pub fn civil(when: Timestamp, offset_seconds: i32) -> String {
 ///
 /// `report.docx` becomes `report (item 123).docx`; [`undo_disambiguate`] takes it apart.
 pub fn disambiguate(name: &OsStr, row: NodeId) -> OsString {
-    OsString::from_vec(with_insert(name.as_bytes(), &format!(" (item {})", row.0)))
+    OsString::from_vec(with_insert(name.as_bytes(), &format!(" (item {})", row.0), NAME_MAX))
 }
 
 /// What [`disambiguate`] was given, if `name` looks like its result.
@@ -51,10 +56,10 @@ pub fn undo_disambiguate(name: &OsStr) -> Option<(OsString, NodeId)> {
     (disambiguate(&original, NodeId(row)) == name).then_some((original, NodeId(row)))
 }
 
-/// `insert` between the stem and the extension, the stem cut so that the whole fits.
-fn with_insert(name: &[u8], insert: &str) -> Vec<u8> {
+/// `insert` between the stem and the extension, the stem cut so that the whole fits `max` bytes.
+fn with_insert(name: &[u8], insert: &str, max: usize) -> Vec<u8> {
     let (stem, extension) = split_extension(name);
-    let room = NAME_MAX.saturating_sub(insert.len() + extension.len());
+    let room = max.saturating_sub(insert.len() + extension.len());
     [cut(stem, room), insert.as_bytes(), extension].concat()
 }
 
@@ -115,14 +120,14 @@ mod tests {
             ("Dr. Smith to Jones", "Dr. Smith to Jones (conflict ada 2026-03-01 081530)"),
         ];
         for (name, expected) in cases {
-            assert_eq!(conflict_name(name, "ada", WHEN, 0), expected);
+            assert_eq!(conflict_name(name, "ada", WHEN, 0, 300), expected);
         }
         assert_eq!(
-            conflict_name("a.txt", "ada", WHEN, 1),
+            conflict_name("a.txt", "ada", WHEN, 1, 300),
             "a (conflict ada 2026-03-01 081530) 2.txt",
             "a second copy in the same second gets a number"
         );
-        assert_eq!(conflict_name("a", "my host/1", WHEN, 0), "a (conflict my-host-1 2026-03-01 081530)");
+        assert_eq!(conflict_name("a", "my host/1", WHEN, 0, 300), "a (conflict my-host-1 2026-03-01 081530)");
     }
 
     #[test]
@@ -144,9 +149,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn made_up_names_fit(name in "[^/\0]{1,255}", host in "\\PC{0,80}", attempt in 0u32..20) {
-            let made = conflict_name(&name, &host, WHEN, attempt);
+        fn made_up_names_fit(
+            name in "[^/\0]{1,255}", host in "\\PC{0,80}", attempt in 0u32..20, room in 0usize..400
+        ) {
+            let made = conflict_name(&name, &host, WHEN, attempt, room);
             prop_assert!(made.len() <= NAME_MAX);
+            let longest = conflict_name(&name, &host, WHEN, attempt, NAME_MAX);
+            prop_assert!(made.len() <= room || made == longest, "{} of {}", made.len(), room);
             prop_assert!(made.encode_utf16().count() <= NAME_MAX);
             let shown = disambiguate(OsStr::new(&name), NodeId(i64::MAX));
             prop_assert!(shown.len() <= NAME_MAX);
