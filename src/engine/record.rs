@@ -52,13 +52,14 @@ impl Inner {
             let attempt = tx.attempt(id)?;
             let was_unknown = attempt.as_ref().is_some_and(|attempt| attempt.unknown);
             tx.remove_attempt(id)?;
+            let sent_seq = attempt.map_or_else(|| tx.sequence(), |attempt| attempt.sent_seq);
             if let (Some(item), true) = (result, send.item().is_none())
-                && attempt.map(|attempt| was_read_since(tx, attempt.sent_seq)).transpose()?.unwrap_or(false)
+                && was_read_since(tx, sent_seq)?
             {
                 applier.effects.doubted.push(item.id.clone());
             }
             match result {
-                Some(item) => record_item(tx, id, send, item, now, &mut applier)?,
+                Some(item) => record_item(tx, id, (send, sent_seq), item, now, &mut applier)?,
                 None => record_deleted(tx, id, send, now, &mut applier)?,
             }
             if was_unknown && matches!(send, Send::Mkdir { .. }) {
@@ -121,7 +122,7 @@ fn was_read_since(tx: &Tx<'_>, sent_seq: u64) -> Result<bool, StoreError> {
 fn record_item(
     tx: &mut Tx<'_>,
     id: NodeId,
-    send: &Send,
+    (send, sent_seq): (&Send, u64),
     item: &RemoteItem,
     now: Timestamp,
     applier: &mut Applier<'_>,
@@ -132,7 +133,10 @@ fn record_item(
     let name = item.name.clone().unwrap_or_default();
     let Some(node) = node.filter(|node| still_has(node, send)) else {
         return match send.item() {
-            Some(sent) => record_elsewhere(tx, (send, sent), item, (seq, now), applier),
+            Some(sent) => {
+                let seen = Seen { source: Source::Direct, sent_seq, now };
+                record_elsewhere(tx, (send, sent), item, (seq, seen), applier)
+            }
             // Nobody wants what was made: its row went away, or took another item over (save by rename).
             None => discard_item(tx, &view_of(item, parent, name), kind_of(item), now),
         };
@@ -250,11 +254,12 @@ fn record_elsewhere(
     tx: &mut Tx<'_>,
     (send, sent): (&Send, &ItemId),
     item: &RemoteItem,
-    (seq, now): (u64, Timestamp),
+    (seq, seen): (u64, Seen),
     applier: &mut Applier<'_>,
 ) -> Result<(), StoreError> {
     let Some(Node { id, remote: Some(old), base, local, .. }) = tx.by_item(sent)? else {
-        return applier.apply(tx, item, Seen { source: Source::Direct, sent_seq: seq, now });
+        // It may have gone since it was sent.
+        return applier.apply(tx, item, seen);
     };
     let parent = match &item.parent {
         Some(parent) => Some(tx.node_of_item(parent)?),
@@ -262,7 +267,7 @@ fn record_elsewhere(
     };
     let view = merged(&old, item, parent);
     tx.set_remote(id, Some(&view))?;
-    tx.set_own(id, seq, now)?;
+    tx.set_own(id, seq, seen.now)?;
     let tag = |view: &RemoteView| view.version.etag.clone();
     if send.if_match().is_some() && tag(&old).as_ref() != send.if_match() {
         // A report came while the request was on its way: it may be newer than this answer.
